@@ -1,0 +1,273 @@
+"""The user's own arrays, from a ``.npz`` file as ``numpy.savez`` writes it.
+
+A ``.npz`` is a zip archive with one ``.npy`` file for each array: a short header with dtype and
+shape, then the elements.  `numpy.load` believes that header, and 80 forged bytes make it allocate
+32 GiB; here every header is compared with the archive before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import tokenize
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ._book_form import Examples, Split
+from ._untrusted import open_regular_file, read_exactly, refuse_bomb
+from .errors import DatasetError
+
+Array: TypeAlias = npt.NDArray[Any]
+
+# Each array, and the names it may have in the file.
+_SPLIT = {
+    "x_train": ("x_train",),
+    "t_train": ("t_train", "y_train"),
+    "x_test": ("x_test",),
+    "t_test": ("t_test", "y_test"),
+}
+_WHOLE = {"x": ("x",), "t": ("t", "y")}
+
+_HEADER_BYTES = 4096  # at most this much of a member is read as its header; honest ones have 128
+_MAX_NDIM = 32  # what every supported NumPy can make
+
+# Version 3 differs only for records, which are not read here.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+# bzip2 and lzma, which numpy.savez never uses, expand a piece without a bound in `zipfile`.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+# What `zipfile` raises on damaged archives, besides those that open_regular_file knows: encrypted
+# members and unknown versions are RuntimeErrors, forged offsets overflow.
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, OverflowError, struct.error)
+
+# NumPy reads the header with ast.literal_eval, and forged text makes that raise any of these.
+_HEADER_ERRORS = (
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+
+
+def load_npz(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Split:
+    """Load examples and targets from a ``.npz`` file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file with the arrays ``x_train``, ``t_train``, ``x_test`` and ``t_test``; or with ``x``
+        and ``t``, which are then split: every fifth example of a fixed permutation is for testing.
+        ``y`` may stand for ``t``.  Other arrays in the file are not looked at.
+    max_bytes : int, default 2 GiB
+        The most the arrays may take together, each element counted as four bytes at least (what
+        it takes as float32).
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test)
+        x : (N, D), C-contiguous: float64 where the file has float64, else float32.  Images of
+        more dimensions are flattened.  uint8 is taken as pixels and divided by 255; other
+        integers are converted as they are.
+        t : (N,) of the integer dtype in the file; or one-hot rows (N, C), float32.
+
+    Raises
+    ------
+    DatasetError
+        When the file is missing, unreadable, no regular file, or no undamaged zip archive; when
+        an array is missing, empty, or neither of real floating-point numbers up to 64 bits nor of
+        integers nor bools; when its header disagrees with its size in the archive; when the
+        arrays would take more than ``max_bytes``, or more than 200 times the file (from 1 MiB
+        on); when x is not finite or has fewer than two dimensions; when t is neither class
+        numbers >= 0 nor one-hot rows; when the arrays do not fit together.
+
+    Notes
+    -----
+    Nothing is ever unpickled.  ``numpy.savez`` drops the mask of a masked array when it writes, so
+    fill or remove masked elements before saving.
+    """
+    path = Path(path)
+    arrays = _read_arrays(path, max_bytes)
+    if "x" in arrays:
+        x, t = _examples(path, arrays, "x", "t")
+        if len(x) < 2:
+            raise DatasetError(path, "one example cannot be split into training and test")
+        train, test = _fixed_split(len(x))
+        return (x[train], t[train]), (x[test], t[test])
+
+    if arrays["x_train"].dtype != arrays["x_test"].dtype:
+        # uint8 is scaled and int64 is not: a mixture would be two different kinds of data.
+        raise DatasetError(
+            path,
+            f"x_train is {arrays['x_train'].dtype}, x_test {arrays['x_test'].dtype}: "
+            "expected one dtype",
+        )
+    x_train, t_train = _examples(path, arrays, "x_train", "t_train")
+    x_test, t_test = _examples(path, arrays, "x_test", "t_test")
+    for name, a, b in (("x", x_train, x_test), ("t", t_train, t_test)):
+        if a.shape[1:] != b.shape[1:]:
+            raise DatasetError(
+                path, f"{name}_train and {name}_test do not fit: {a.shape} and {b.shape}"
+            )
+    return (x_train, t_train), (x_test, t_test)
+
+
+def _fixed_split(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    # NumPy promises that these bits never change; of `Generator.permutation` it does not.
+    order = np.argsort(np.random.PCG64(0).random_raw(n), kind="stable")
+    return np.delete(order, np.s_[::5]), order[::5]
+
+
+# -- Reading --------------------------------------------------------------------------------------
+
+
+class _Member(NamedTuple):
+    """An array in the archive: where it is, and what its header says."""
+
+    info: zipfile.ZipInfo
+    offset: int  # where the elements begin
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize  # in Python integers: no overflow
+
+    @property
+    def cost(self) -> int:
+        return math.prod(self.shape) * max(self.dtype.itemsize, 4)
+
+
+def _read_arrays(path: Path, max_bytes: int) -> dict[str, Array]:
+    with open_regular_file(path) as (file, size):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {
+                    name: _read_header(path, archive, info)
+                    for name, info in _choose(path, archive).items()
+                }
+                total = sum(member.cost for member in members.values())
+                if total > max_bytes:
+                    raise DatasetError(path, f"arrays of {total} bytes, more than {max_bytes}")
+                refuse_bomb(path, size, sum(member.size for member in members.values()))
+                return {name: _read_array(archive, member) for name, member in members.items()}
+        except _ZIP_ERRORS as error:
+            raise DatasetError(path, f"damaged, or not a .npz file: {error}") from error
+
+
+def _choose(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the members to read, by the names that this module gives them."""
+    infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if len(infos) < len(archive.infolist()):
+        raise DatasetError(path, "two arrays of one name")
+    layout = _WHOLE if "x" in infos and "x_train" not in infos else _SPLIT
+    chosen = {}
+    for name, spellings in layout.items():
+        found = [spelling for spelling in spellings if spelling in infos]
+        if len(found) != 1:
+            raise DatasetError(
+                path,
+                f"expected one array called {' or '.join(spellings)}, found "
+                f"{' and '.join(found) or 'none'}, among: {', '.join(sorted(infos)) or 'nothing'}",
+            )
+        chosen[name] = infos[found[0]]
+    return chosen
+
+
+def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    name = info.filename
+    if info.compress_type not in _COMPRESSIONS:
+        raise DatasetError(path, f"{name}: compressed by a method that numpy.savez does not use")
+    with archive.open(info) as stream:
+        head = io.BytesIO(stream.read(_HEADER_BYTES))
+    try:
+        version = np.lib.format.read_magic(head)
+        if version not in _HEADER_READERS:
+            raise ValueError(f"version {version}")
+        shape, fortran_order, dtype = _HEADER_READERS[version](head)
+    except _HEADER_ERRORS as error:
+        raise DatasetError(path, f"{name}: not a .npy header: {error}") from error
+
+    # Refused here: Python objects (they would be unpickled), strings, records, dates, complex
+    # numbers, and long doubles, whose bytes mean something else on the next machine.
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise DatasetError(path, f"{name}: elements of dtype {dtype}, expected real numbers")
+    if len(shape) > _MAX_NDIM or any(type(n) is not int or n < 0 for n in shape):
+        raise DatasetError(path, f"{name}: impossible shape {shape}")
+    if 0 in shape:
+        raise DatasetError(path, f"{name}: empty, shape {shape}")
+    member = _Member(info, head.tell(), dtype, shape, fortran_order)
+    if member.offset + member.size != info.file_size:
+        raise DatasetError(
+            path,
+            f"{name}: {info.file_size} bytes, but {dtype} of shape {shape} makes "
+            f"{member.offset + member.size}",
+        )
+    return member
+
+
+def _read_array(archive: zipfile.ZipFile, member: _Member) -> Array:
+    with archive.open(member.info) as stream:
+        read_exactly(stream, member.offset)
+        # The last read is where zipfile compares the checksum.
+        elements: Array = read_exactly(stream, member.size).view(member.dtype)
+    if not member.fortran_order:
+        return elements.reshape(member.shape)
+    # First dimension fastest: the transpose of an array in C order.
+    return np.transpose(elements.reshape(member.shape[::-1]))
+
+
+# -- Checking -------------------------------------------------------------------------------------
+
+
+def _examples(path: Path, arrays: dict[str, Array], x_name: str, t_name: str) -> Examples:
+    """Return x and t in the form of `load_npz`, taken out of ``arrays``: each can then be freed."""
+    x = _features(path, x_name, arrays.pop(x_name))
+    t = _targets(path, t_name, arrays.pop(t_name))
+    if len(x) != len(t):
+        raise DatasetError(path, f"{len(x)} rows in {x_name}, but {len(t)} in {t_name}")
+    return x, t
+
+
+def _features(path: Path, name: str, x: Array) -> Array:
+    if x.ndim < 2:
+        raise DatasetError(path, f"{name}: shape {x.shape}, expected (N, D) or more dimensions")
+    x = x.reshape(len(x), -1)
+    if x.dtype == np.uint8:
+        pixels: Array = np.divide(x, np.float32(255), dtype=np.float32, order="C")
+        return pixels
+    double = x.dtype.kind == "f" and x.dtype.itemsize == 8
+    x = np.ascontiguousarray(x, np.float64 if double else np.float32)
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        raise DatasetError(path, f"{name}: row {int(bad.argmax())} has a nan or an infinity")
+    return x
+
+
+def _targets(path: Path, name: str, t: Array) -> Array:
+    if t.ndim == 1:
+        if t.dtype.kind not in "iu":
+            raise DatasetError(path, f"{name}: class numbers of dtype {t.dtype}, expected integers")
+        bad = t < 0
+        if bad.any():
+            row = int(bad.argmax())
+            raise DatasetError(path, f"{name}: class {t[row]} at row {row}, expected >= 0")
+        return t.astype(t.dtype.newbyteorder("="), copy=False)
+    if t.ndim == 2:
+        bad = ((t == 1).sum(axis=1) != 1) | ((t != 0).sum(axis=1) != 1)
+        if bad.any():
+            raise DatasetError(path, f"{name}: row {int(bad.argmax())} is not one-hot")
+        return np.ascontiguousarray(t, np.float32)
+    raise DatasetError(path, f"{name}: shape {t.shape}, expected (N,) or one-hot rows (N, C)")

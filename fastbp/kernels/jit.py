@@ -1,0 +1,213 @@
+"""The compile policy: flags, signatures and the cache on disk, on one page.
+
+This is the only module that imports Numba's decorators.  ``kernel`` compiles a function the first
+time it is called, keeps the machine code in the user's cache folder, and notes the signature the
+kernel is meant for, so that ``fastbp warmup`` can compile everything beforehand and a test can see
+that nothing else was ever compiled.
+
+Environment
+-----------
+FASTBP_CACHE
+    ``0`` keeps compiled code in memory only.
+FASTBP_CACHE_DIR
+    The folder for compiled code, instead of ``kernels`` in the user's cache folder.
+NUMBA_DISABLE_JIT
+    ``1`` runs the kernels as plain Python: slow, but a debugger and a coverage tool can see them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pickle
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.extending import overload
+
+import fastbp
+
+from .._folders import user_cache_dir
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Never fastmath=True: NaN and infinity must come out as they went in.  "contract" lets a * b + c
+# become one instruction, "reassoc" lets sums run in vector lanes, "nsz" ignores the sign of zero.
+SUM_FLAGS = frozenset({"contract", "reassoc", "nsz"})
+# Without "reassoc", which would fold the two-part ln 2 of an exponential into one (210 ULP wrong).
+EXACT_FLAGS = frozenset({"contract", "nsz"})
+
+JIT_DISABLED = bool(numba.config.DISABLE_JIT)
+
+# (compiled function, its signature with T for the floating point type), in order of definition.
+KERNELS: list[tuple[Any, str]] = []
+
+
+def kernel(signature: str, flags: frozenset[str] = SUM_FLAGS) -> Callable[[Function], Function]:
+    """Compile a function on its first call, for float32 and float64 arrays.
+
+    Parameters
+    ----------
+    signature : str
+        Numba argument types with ``T`` for the floating point type: ``"T[::1], b1[::1], T[::1]"``.
+    flags : frozenset of str
+        LLVM's floating point freedoms in this kernel.
+
+    Returns
+    -------
+    callable
+        The decorator.
+    """
+
+    def decorate(function: Function) -> Function:
+        compiled = numba.njit(function, nogil=True, error_model="numpy", fastmath=set(flags))
+        if not JIT_DISABLED:
+            if cache_folder() is not None:
+                compiled._cache = _KernelCache(function)
+            KERNELS.append((compiled, signature))
+        return compiled
+
+    return decorate
+
+
+def part(function: Function) -> Function:
+    """Compile a piece that several kernels share; LLVM inlines it into each of them."""
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS))
+
+
+def scalar_part(single: Function, double: Function) -> Function:
+    """One function of a number made of two, for 32 and for 64 bits, for use inside kernels.
+
+    Both are compiled with ``EXACT_FLAGS`` whatever the flags of the kernel they end up in.
+    """
+
+    def function(x: Any) -> Any:
+        return (single if x.itemsize == 4 else double)(x)
+
+    if not JIT_DISABLED:
+        options = {"fastmath": set(EXACT_FLAGS), "error_model": "numpy"}
+
+        @overload(function, jit_options=options)  # type: ignore[untyped-decorator]
+        def choose(x: Any) -> Any:
+            return single if x.bitwidth == 32 else double
+
+    return function  # type: ignore[return-value]
+
+
+def compile_all() -> Iterator[str]:
+    """Compile every imported kernel for float32 and float64, or load it from the cache.
+
+    Yields
+    ------
+    str
+        The name of each kernel and type once it is ready.  There are ``2 * len(KERNELS)``.
+    """
+    for compiled, template in KERNELS:
+        for name in ("float32", "float64"):
+            names = {**vars(numba.types), "T": getattr(numba.types, name)}
+            arguments = eval(template, {"__builtins__": {}}, names)  # noqa: S307 - our own text
+            compiled.compile(arguments if isinstance(arguments, tuple) else (arguments,))
+            yield f"{compiled.__name__} {name}"
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Return the folder of the compiled code of exactly these sources, or None where there is none.
+
+    The folder is the user's own and nobody else may write to it: what lies there is run as code.
+    Its name holds the version and a digest of all kernel sources, because Numba's own cache does
+    not notice a change in a file from which a kernel inlines.
+    """
+    if os.environ.get("FASTBP_CACHE") == "0":
+        return None
+    try:
+        chosen = os.environ.get("FASTBP_CACHE_DIR")
+        base = Path(chosen) if chosen else user_cache_dir() / "kernels"
+        folder = base.absolute() / f"{fastbp.__version__}-{_source_digest()}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(folder)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (OSError, RuntimeError) as error:
+        _warn_uncached(error)
+        return None
+    return folder
+
+
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _require_private(folder: Path) -> None:
+    if not hasattr(os, "getuid"):  # Windows: the profile folder is the user's own
+        return
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder} can be written by somebody else")
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"fastbp compiles in memory, anew in every process: {reason}.  FASTBP_CACHE_DIR names "
+        "another folder, FASTBP_CACHE=0 turns the cache off without this message.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _warn_uncached(error: Exception) -> None:
+    _warn_once(str(error))
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    """Tells Numba's cache to use our folder, whose name already stands for the sources."""
+
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> _Locator:
+        return cls(function, source)
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return fastbp.__version__
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]  # noqa: RUF012 - Numba's name and type
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache; a file that cannot be read or written costs time, never the result."""
+
+    _impl_class = _KernelCacheImpl
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        try:
+            return super().load_overload(signature, context)
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            _warn_uncached(error)
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except OSError as error:
+            _warn_uncached(error)

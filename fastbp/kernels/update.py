@@ -1,0 +1,65 @@
+"""One step of each optimizer over one parameter array, in one pass, in place.
+
+The rules are the book's (chapter 6); ``param`` and the optimizer's state are updated, ``grad`` is
+read.  All arrays are flat and of one floating point type; the scalars are of that type too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .jit import kernel
+
+
+@kernel("T[::1], T[::1], T")
+def sgd_update(param: Any, grad: Any, lr: Any) -> None:
+    """``p -= lr * g``."""
+    for i in range(param.size):
+        param[i] -= lr * grad[i]
+
+
+@kernel("T[::1], T[::1], T[::1], T, T")
+def momentum_update(param: Any, v: Any, grad: Any, lr: Any, momentum: Any) -> None:
+    """``v = momentum * v - lr * g;  p += v``."""
+    for i in range(param.size):
+        v[i] = momentum * v[i] - lr * grad[i]
+        param[i] += v[i]
+
+
+@kernel("T[::1], T[::1], T[::1], T, T")
+def nesterov_update(param: Any, v: Any, grad: Any, lr: Any, momentum: Any) -> None:
+    """``p += m * m * v - (1 + m) * lr * g;  v = m * v - lr * g``, with the old v in both."""
+    one = param.dtype.type(1)
+    for i in range(param.size):
+        param[i] += momentum * momentum * v[i] - (one + momentum) * lr * grad[i]
+        v[i] = momentum * v[i] - lr * grad[i]
+
+
+@kernel("T[::1], T[::1], T[::1], T, T")
+def adagrad_update(param: Any, h: Any, grad: Any, lr: Any, eps: Any) -> None:
+    """``h += g * g;  p -= lr * g / (sqrt(h) + eps)``."""
+    for i in range(param.size):
+        h[i] += grad[i] * grad[i]
+        param[i] -= lr * grad[i] / (math.sqrt(h[i]) + eps)
+
+
+@kernel("T[::1], T[::1], T[::1], T, T, T")
+def rmsprop_update(param: Any, h: Any, grad: Any, lr: Any, decay_rate: Any, eps: Any) -> None:
+    """``h = d * h + (1 - d) * g * g;  p -= lr * g / (sqrt(h) + eps)``."""
+    one = param.dtype.type(1)
+    for i in range(param.size):
+        h[i] = decay_rate * h[i] + (one - decay_rate) * grad[i] * grad[i]
+        param[i] -= lr * grad[i] / (math.sqrt(h[i]) + eps)
+
+
+@kernel("T[::1], T[::1], T[::1], T[::1], T, T, T, T")
+def adam_update(
+    param: Any, m: Any, v: Any, grad: Any, lr_t: Any, beta1: Any, beta2: Any, eps: Any
+) -> None:
+    """``m += (1-b1) (g - m);  v += (1-b2) (g*g - v);  p -= lr_t * m / (sqrt(v) + eps)``."""
+    one = param.dtype.type(1)
+    for i in range(param.size):
+        m[i] += (one - beta1) * (grad[i] - m[i])
+        v[i] += (one - beta2) * (grad[i] * grad[i] - v[i])
+        param[i] -= lr_t * m[i] / (math.sqrt(v[i]) + eps)

@@ -1,0 +1,429 @@
+"""Networks: a row of layers from the input to the logits, and a loss behind them.
+
+``params`` is a plain dict of arrays, ``W1``, ``b1``, ``W2``, ...; it is the truth: changing an
+array in place, or putting another in its place, changes the network.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import gradient as _gradient
+from ._arrays import Array, as_targets
+from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
+
+__all__ = ["ACTIVATIONS", "MultiLayerNet", "Network", "TwoLayerNet"]
+
+ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
+
+# Rows evaluated at a time: large enough for the matrix product, small enough that a float64 copy
+# of float32 images stays at some 25 MB.
+EVALUATION_ROWS = 4096
+
+
+class Network:
+    """Affine layers with an activation between them, then softmax and cross-entropy.
+
+    :class:`TwoLayerNet` and :class:`MultiLayerNet` are this with the book's arguments.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths from the input to the classes: ``(784, 50, 10)``.
+    weight_stds : sequence of float
+        For each affine layer the standard deviation of its normally distributed weights.
+    activation : {'relu', 'sigmoid'}
+    weight_decay_lambda : float, default 0
+        Adds ``lambda / 2 * sum(W**2)`` over all weights to the loss.
+    dtype : float64 or float32
+        Of the parameters; everything is computed in it.
+    seed : int, optional
+        For NumPy's ``default_rng``.  Without it the weights come from NumPy's global generator, so
+        that ``np.random.seed(0)`` gives the book's weights.
+
+    Attributes
+    ----------
+    params : dict of arrays
+        ``W1`` (D, H), ``b1`` (H,), ``W2``, ...
+    layers : dict of layers
+        ``Affine1``, ``Relu1``, ``Affine2``, ..., in the order of the computation.
+    last_layer, lastLayer : SoftmaxWithLoss
+        The loss, under both of the book's names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of these; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weight_stds: Sequence[float],
+        *,
+        activation: str = "relu",
+        weight_decay_lambda: float = 0.0,
+        dtype: Any = np.float64,
+        seed: int | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{name}: activation is {activation!r}, expected one of {sorted(ACTIVATIONS)}"
+            )
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"{name}: dtype is {np.dtype(dtype)}, expected float32 or float64")
+        if not 0 <= weight_decay_lambda < np.inf:
+            raise ValueError(
+                f"{name}: weight_decay_lambda is {weight_decay_lambda!r}, expected a number >= 0"
+            )
+        normal = np.random.randn if seed is None else _normal(seed)
+        self.sizes = tuple(sizes)
+        self.activation = activation
+        self.weight_decay_lambda = float(weight_decay_lambda)
+        self.params: dict[str, Array] = {}
+        self.layers: dict[str, Affine | Relu | Sigmoid] = {}
+        depth = len(self.sizes) - 1
+        for i, (D, H, std) in enumerate(
+            zip(self.sizes[:-1], self.sizes[1:], weight_stds, strict=True), start=1
+        ):
+            W = self.params[f"W{i}"] = (std * normal(D, H)).astype(dtype)
+            b = self.params[f"b{i}"] = np.zeros(H, dtype)
+            self.layers[f"Affine{i}"] = Affine(W, b)
+            if i < depth:
+                layer = ACTIVATIONS[activation]
+                self.layers[f"{layer.__name__}{i}"] = layer()
+        self.last_layer = SoftmaxWithLoss()
+
+    @property
+    def lastLayer(self) -> SoftmaxWithLoss:
+        """The loss layer."""
+        return self.last_layer
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the parameters."""
+        return self.params["W1"].dtype
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.sizes))
+        return f"{type(self).__name__}({sizes}, {self.activation}, {self.dtype})"
+
+    def predict(self, x: Any) -> Array:
+        """Return the logits.
+
+        Parameters
+        ----------
+        x : (N, D), (N, ...) or (D,) array_like
+
+        Returns
+        -------
+        (N, C) or (C,) array
+            Before the softmax, new.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`fastbp.layers.Affine.forward`.
+        """
+        for i, affine in enumerate(self._affines(), start=1):
+            if affine.W is not self.params[f"W{i}"]:
+                affine.W = self.params[f"W{i}"]
+            if affine.b is not self.params[f"b{i}"]:
+                affine.b = self.params[f"b{i}"]
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        return x
+
+    def loss(self, x: Any, t: Any) -> float:
+        """Return the mean cross-entropy of a batch, in nats, and the weight decay.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self.last_layer.forward(self.predict(x), t) + self._decay()
+
+    def accuracy(self, x: Any, t: Any) -> float:
+        """Return the share of examples whose largest logit is at the target.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        float
+            In [0, 1].
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self.evaluate(x, t)[1]
+
+    def evaluate(self, x: Any, t: Any) -> tuple[float, float]:
+        """Return loss and accuracy over any number of examples, a few thousand at a time.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        loss, accuracy : float
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        x = x if isinstance(x, np.ndarray) else np.asarray(x)
+        N, C = len(x), self.sizes[-1]
+        if not N:
+            raise ValueError(f"{type(self).__name__}.evaluate: x has shape {x.shape}, no examples")
+        t = as_targets(f"{type(self).__name__}.evaluate", t, N, C, self.dtype)
+        loss, right = 0.0, 0
+        for start in range(0, N, EVALUATION_ROWS):
+            piece = t[start : start + EVALUATION_ROWS]
+            y = self.predict(x[start : start + EVALUATION_ROWS])
+            labels = piece if piece.ndim == 1 else piece.argmax(axis=1)
+            loss += self.last_layer.forward(y, piece) * len(piece)
+            right += int(np.count_nonzero(y.argmax(axis=1) == labels))
+        return loss / N + self._decay(), right / N
+
+    def gradient(self, x: Any, t: Any) -> dict[str, Array]:
+        """Return the gradients of the loss by backpropagation.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        dict of arrays
+            Keys and shapes of ``params``; new arrays.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self.loss_and_gradient(x, t)[1]
+
+    def loss_and_gradient(self, x: Any, t: Any) -> tuple[float, dict[str, Array]]:
+        """Return :meth:`loss` and :meth:`gradient` of a batch at the price of the gradient.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        loss : float
+        grads : dict of arrays
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        loss = self.loss(x, t)
+        dout = self.last_layer.backward()
+        first, *rest = self.layers.values()
+        for layer in reversed(rest):
+            dout = layer.backward(dout)
+        assert isinstance(first, Affine)  # noqa: S101 - tells the type checker
+        first.backward_parameters(dout)  # nobody asks for the gradient of the input
+        grads: dict[str, Array] = {}
+        for i, affine in enumerate(self._affines(), start=1):
+            assert affine.dW is not None  # noqa: S101
+            assert affine.db is not None  # noqa: S101
+            grads[f"W{i}"], grads[f"b{i}"] = affine.dW, affine.db
+            if self.weight_decay_lambda:
+                grads[f"W{i}"] += self.weight_decay_lambda * affine.W
+        return loss, grads
+
+    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Array]:
+        """Return the gradients of the loss by central differences: slow, and independent.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+            A few examples: the time is two losses for every element of every parameter.
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        dict of arrays
+            Keys and shapes of ``params``.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return {
+            key: _gradient.numerical_gradient(lambda _: self.loss(x, t), p)
+            for key, p in self.params.items()
+        }
+
+    def _affines(self) -> list[Affine]:
+        return [layer for layer in self.layers.values() if isinstance(layer, Affine)]
+
+    def _decay(self) -> float:
+        if not self.weight_decay_lambda:
+            return 0.0
+        squares = sum(float(np.vdot(layer.W, layer.W)) for layer in self._affines())
+        return 0.5 * self.weight_decay_lambda * squares
+
+
+class TwoLayerNet(Network):
+    """The network of chapters 4 and 5: affine, activation, affine, softmax with loss.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        Positive.
+    weight_init_std : float, default 0.01
+        Standard deviation of the weights; the biases begin at 0.
+    activation : {'relu', 'sigmoid'}
+        Chapter 5 has ReLU, chapter 4 the sigmoid.
+    dtype : float64 or float32
+    seed : int, optional
+        Without it the weights come from NumPy's global generator, as in the book.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of these; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        *,
+        activation: str = "relu",
+        dtype: Any = np.float64,
+        seed: int | None = None,
+    ) -> None:
+        sizes = (
+            _size("TwoLayerNet", "input_size", input_size),
+            _size("TwoLayerNet", "hidden_size", hidden_size),
+            _size("TwoLayerNet", "output_size", output_size),
+        )
+        std = _std("TwoLayerNet", weight_init_std)
+        super().__init__(sizes, (std, std), activation=activation, dtype=dtype, seed=seed)
+
+
+class MultiLayerNet(Network):
+    """The network of chapter 6: any number of hidden layers, initial weights by rule, weight decay.
+
+    Parameters
+    ----------
+    input_size : int
+    hidden_size_list : sequence of int
+        Widths of the hidden layers; may be empty.
+    output_size : int
+    activation : {'relu', 'sigmoid'}
+    weight_init_std : float or str
+        A standard deviation for all layers; or 'relu' or 'he' for ``sqrt(2 / D)``, or 'sigmoid' or
+        'xavier' for ``sqrt(1 / D)``, D the number of the layer's inputs (section 6.2).
+    weight_decay_lambda : float, default 0
+        Adds ``lambda / 2 * sum(W**2)`` to the loss (section 6.4.2).
+    dtype : float64 or float32
+    seed : int, optional
+        Without it the weights come from NumPy's global generator, as in the book.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of these; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: float | str = "relu",
+        weight_decay_lambda: float = 0.0,
+        *,
+        dtype: Any = np.float64,
+        seed: int | None = None,
+    ) -> None:
+        name = "MultiLayerNet"
+        if isinstance(hidden_size_list, (str, bytes)) or not np.iterable(hidden_size_list):
+            raise TypeError(
+                f"{name}: hidden_size_list is {hidden_size_list!r}, expected a list of integers"
+            )
+        sizes = (
+            _size(name, "input_size", input_size),
+            *(_size(name, f"hidden_size_list[{i}]", H) for i, H in enumerate(hidden_size_list)),
+            _size(name, "output_size", output_size),
+        )
+        gain = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
+        if isinstance(weight_init_std, str):
+            rule = weight_init_std.lower()
+            if rule not in gain:
+                raise ValueError(
+                    f"{name}: weight_init_std is {weight_init_std!r}, "
+                    f"expected a number or one of {list(gain)}"
+                )
+            stds = [(gain[rule] / D) ** 0.5 for D in sizes[:-1]]
+        else:
+            stds = [_std(name, weight_init_std)] * (len(sizes) - 1)
+        super().__init__(
+            sizes,
+            stds,
+            activation=activation.lower() if isinstance(activation, str) else activation,
+            weight_decay_lambda=weight_decay_lambda,
+            dtype=dtype,
+            seed=seed,
+        )
+
+
+def _normal(seed: int) -> Callable[..., Array]:
+    rng = np.random.default_rng(seed)
+    return lambda *shape: rng.standard_normal(shape)
+
+
+def _size(where: str, name: str, value: Any) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1 or isinstance(value, bool):
+        raise ValueError(f"{where}: {name} is {value!r}, expected a positive integer")
+    return size
+
+
+def _std(where: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{where}: weight_init_std is {value!r}, expected a number")
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{where}: weight_init_std is {value!r}, expected a number >= 0")
+    return float(value)

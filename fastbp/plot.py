@@ -1,0 +1,120 @@
+"""Pictures: the curves of a training, and the examples a network gets most wrong.
+
+Needs the extra ``plot``: ``pip install 'fastbp[plot]'``.  The figures are matplotlib's, made
+without pyplot, so that no window system is touched and nothing is left open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arrays import Array
+from .functions import softmax
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .history import History
+    from .network import Network
+
+__all__ = ["curves", "mistakes"]
+
+TRAIN_COLOR, TEST_COLOR = "#4269d0", "#ff725c"
+
+
+def _figure(**options: Any) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "plots need matplotlib: pip install 'fastbp[plot]'", name=error.name
+        ) from error
+    return Figure(layout="constrained", **options)
+
+
+def curves(history: History) -> Figure:
+    """Draw the loss of every step, with its running mean, and the accuracies.
+
+    Parameters
+    ----------
+    history : History
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = _figure(figsize=(9, 3.6))
+    left, right = figure.subplots(1, 2)
+    losses = np.array(history.train_loss_list)
+    left.plot(losses, color=TRAIN_COLOR, alpha=0.25, linewidth=0.8)
+    width = max(1, len(losses) // 50)
+    if len(losses) >= width:
+        mean = np.convolve(losses, np.full(width, 1 / width), "valid")
+        left.plot(np.arange(len(mean)) + width / 2, mean, color=TRAIN_COLOR, label="running mean")
+        left.legend(frameon=False)
+    left.set(xlabel="step", ylabel="loss (nats)", title="Loss")
+    right.plot(history.steps, history.train_acc_list, color=TRAIN_COLOR, label="training")
+    if history.test_acc_list:
+        right.plot(history.steps, history.test_acc_list, color=TEST_COLOR, label="test")
+    right.set(xlabel="step", ylabel="accuracy", title="Accuracy", ylim=(None, 1.0))
+    right.legend(frameon=False, loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def mistakes(
+    network: Network, images: Any, t: Any, shape: tuple[int, int], count: int = 20
+) -> Figure:
+    """Draw the images whose own label the network finds least probable.
+
+    Parameters
+    ----------
+    network : Network
+    images : (N, D) array
+    t : (N,) integer labels
+    shape : (height, width)
+        With height * width = D.
+    count : int, default 20
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Over each image its label, and what the network takes it for with which probability.
+    """
+    probability, order = hardest(network, images, t, count)
+    columns = min(5, max(1, len(order)))
+    rows = -(-max(1, len(order)) // columns)
+    figure = _figure(figsize=(1.7 * columns, 2.0 * rows))
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, n in zip(figure.axes, order, strict=False):
+        guess = int(probability[n].argmax())
+        axes.imshow(np.reshape(images[n], shape), cmap="gray_r")
+        color = "black" if guess == t[n] else TEST_COLOR
+        title = f"{t[n]}, read as {guess}\n({probability[n, guess]:.0%})"
+        axes.set_title(title, fontsize=9, color=color)
+    return figure
+
+
+def hardest(network: Network, x: Any, t: Any, count: int) -> tuple[Array, Array]:
+    """Return all class probabilities, (N, C), and the rows whose label is least probable, first.
+
+    Parameters
+    ----------
+    network : Network
+    x : (N, D) array
+    t : (N,) integer labels
+    count : int
+
+    Returns
+    -------
+    probability : (N, C) array
+    order : (count,) array of int
+    """
+    probability = softmax(network.predict(x))
+    own = probability[np.arange(len(t)), t]
+    return probability, np.argsort(own, kind="stable")[:count]

@@ -1,0 +1,467 @@
+"""Training: ``fit``, the record it returns, and the book's ``Trainer``.
+
+``fit`` is one loop of Python over mini-batches.  Between them it does what a person wants done
+while a network trains: it measures, calls back, moves the progress bar, and stops on Ctrl-C or when
+the loss is no longer a number.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array, as_array, as_targets, require_finite
+from .history import History
+from .network import Network
+from .optimizer import OPTIMIZERS, SGD, Optimizer
+
+__all__ = ["DivergedError", "History", "Report", "Trainer", "TrainingInterrupted", "fit"]
+
+# What `fit` trains for when neither epochs nor iterations are given.
+DEFAULT_EPOCHS = 20
+
+# A bar that would be gone at once is never drawn.
+BAR_AFTER_SECONDS = 2.0
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite.  The parameters are those of the step before.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step whose loss it was, from 0.
+    last_loss : float or None
+        The last finite loss.
+    learning_rate : float
+    history : History
+        Everything up to that step.
+    """
+
+    def __init__(self, step: int, loss: float, learning_rate: float, history: History) -> None:
+        losses = history.train_loss_list
+        self.step = step
+        self.last_loss = losses[-1] if losses else None
+        self.learning_rate = learning_rate
+        self.history = history
+        before = "" if self.last_loss is None else f" (the step before: {self.last_loss:g})"
+        super().__init__(
+            f"the loss is {loss:g} at step {step}{before} with learning rate {learning_rate:g}; "
+            f"try {learning_rate / 10:g}, scale the inputs to about 1, or start with smaller "
+            "weights"
+        )
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during ``fit``.  The parameters are valid, those of the last whole update.
+
+    Attributes
+    ----------
+    history : History
+        Everything up to then.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        super().__init__(f"training interrupted after {len(history.train_loss_list)} steps")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a callback of ``fit`` gets at the start, after each epoch, and at the end.
+
+    Attributes
+    ----------
+    step, total_steps : int
+        Steps done and to do in all.
+    epoch : float
+        Passes over the training data so far.
+    train_loss : float
+        Mean loss of the steps since the last report; NaN in the first.
+    train_acc : float
+    test_loss, test_acc : float or None
+        On the validation data, where there are any.
+    examples_per_second : float
+        Of the steps since the last report, evaluation not counted; NaN in the first.
+    elapsed : float
+        Seconds since ``fit`` began.
+    network : Network
+        The network as it is now.
+    history : History
+        Everything so far.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_acc: float
+    test_loss: float | None
+    test_acc: float | None
+    examples_per_second: float
+    elapsed: float
+    network: Network
+    history: History
+
+
+def fit(
+    network: Network,
+    x: Any,
+    t: Any,
+    *,
+    optimizer: Optimizer | None = None,
+    batch_size: int = 100,
+    epochs: int | None = None,
+    iterations: int | None = None,
+    validation_data: tuple[Any, Any] | None = None,
+    sampling: str = "shuffle",
+    seed: int | None = None,
+    callbacks: Sequence[Callable[[Report], object]] = (),
+    progress: bool | None = None,
+    evaluate_sample: int | None = None,
+    allow_nonfinite: bool = False,
+) -> History:
+    """Train a network on mini-batches.
+
+    Parameters
+    ----------
+    network : Network
+        :class:`TwoLayerNet` or :class:`MultiLayerNet`; its parameters are changed in place.
+    x : (N, D) or (N, ...) array_like
+        Inputs, any real numbers; each batch is computed in the parameters' type.
+    t : (N,) integer labels, or (N, C) one-hot rows or probabilities
+    optimizer : Optimizer, default ``SGD(lr=0.1)``
+    batch_size : int, default 100
+        At most N examples are in a batch.
+    epochs, iterations : int, optional
+        How long: passes over the data, or steps.  One of them; 20 epochs by default.
+    validation_data : (x, t), optional
+        Measured at every report, never trained on.
+    sampling : {'shuffle', 'choice'}
+        'shuffle' takes every example once an epoch (the last batch may be smaller); 'choice' draws
+        each batch with replacement, as the book does.
+    seed : int, optional
+        Of the sampling: the same seed gives the same batches.  Without it 'choice' draws from
+        NumPy's global generator, as the book does, and 'shuffle' from fresh entropy.
+    callbacks : sequence of callables
+        Each is called with a :class:`Report` at the start, after every epoch and at the end.  One
+        that returns True stops the training.
+    progress : bool, optional
+        Whether to draw a progress bar; by default on a terminal, when it takes over two seconds.
+    evaluate_sample : int, optional
+        Measure on the first so many examples only.
+    allow_nonfinite : bool, default False
+        Accept NaN and infinity in x.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    DivergedError
+        When the loss becomes NaN or infinite; it has the history.
+    IndexError
+        For a label outside [0, C).
+    TrainingInterrupted
+        On Ctrl-C, a KeyboardInterrupt; it has the history.
+    TypeError, ValueError
+        For arguments that are none of these, before anything is changed.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"fit: network is of type {type(network).__name__}, "
+            "expected TwoLayerNet, MultiLayerNet or another fastbp Network"
+        )
+    optimizer = SGD(lr=0.1) if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"fit: optimizer is {optimizer!r}, expected one of fastbp.optimizer, "
+            "such as SGD(lr=0.1)"
+        )
+    x, t = _examples("fit", "x", x, t, network, allow_nonfinite)
+    validation = None
+    if validation_data is not None:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("fit: validation_data is not a pair (x, t)")
+        validation = _examples(
+            "fit", "validation_data[0]", *validation_data, network, allow_nonfinite
+        )
+    batch_size = min(_count("batch_size", batch_size), len(x))
+    per_epoch = -(-len(x) // batch_size)
+    if epochs is not None and iterations is not None:
+        raise ValueError("fit: epochs and iterations are both given, expected one of them")
+    if iterations is not None:
+        total = _count("iterations", iterations)
+    else:
+        total = per_epoch * _count("epochs", DEFAULT_EPOCHS if epochs is None else epochs)
+    sample = None if evaluate_sample is None else _count("evaluate_sample", evaluate_sample)
+    batches = _batches(len(x), batch_size, sampling, seed)
+
+    history = History(
+        settings={
+            "network": repr(network),
+            "optimizer": repr(optimizer),
+            "batch_size": batch_size,
+            "sampling": sampling,
+            "seed": seed,
+            "examples": len(x),
+            "iterations": total,
+        }
+    )
+    measure = _Meter(network, (x, t), validation, sample, history, total, per_epoch)
+    bar = _progress_bar(total, progress)
+    try:
+        with bar:
+            report = measure()
+            stop = _call(callbacks, report)
+            while len(history.train_loss_list) < total and not stop:
+                until = min(total, len(history.train_loss_list) + per_epoch)
+                while (step := len(history.train_loss_list)) < until:
+                    rows = next(batches)
+                    loss, grads = network.loss_and_gradient(x[rows], t[rows])
+                    if not math.isfinite(loss):
+                        raise DivergedError(step, loss, optimizer.lr, history)
+                    optimizer.update(network.params, grads)
+                    history.train_loss_list.append(loss)
+                    measure.examples += len(rows)
+                    bar.update()
+                report = measure()
+                bar.set_postfix_str(f"loss {report.train_loss:.4f}")
+                stop = _call(callbacks, report)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(history) from None
+    return history
+
+
+def _examples(
+    where: str, name: str, x: Any, t: Any, network: Network, allow_nonfinite: bool
+) -> tuple[Array, Array]:
+    """Return checked inputs and targets."""
+    D, C = network.sizes[0], network.sizes[-1]
+    x = x if isinstance(x, np.ndarray) else np.asarray(x)
+    if x.ndim < 2 or math.prod(x.shape[1:]) != D:
+        raise ValueError(f"{where}: {name} has shape {x.shape}, expected (N, {D})")
+    if not len(x):
+        raise ValueError(f"{where}: {name} has shape {x.shape}, no examples")
+    as_array(where, name, x[:1], network.dtype)  # the type, without converting everything
+    t = as_targets(where, t, len(x), C, network.dtype)
+    if x.dtype.kind == "f" and not allow_nonfinite:
+        require_finite(where, name, x)
+    return np.asarray(x), t
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(value, bool):
+        raise ValueError(f"fit: {name} is {value!r}, expected a positive integer")
+    return count
+
+
+def _batches(N: int, batch_size: int, sampling: str, seed: int | None) -> Iterator[Array]:
+    """Return an endless iterator over the row numbers of batches."""
+    if sampling == "shuffle":
+        return _shuffled(N, batch_size, np.random.default_rng(seed))
+    if sampling == "choice":
+        return _chosen(N, batch_size, seed)
+    raise ValueError(f"fit: sampling is {sampling!r}, expected 'shuffle' or 'choice'")
+
+
+def _shuffled(N: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
+    while True:
+        order = rng.permutation(N)
+        for start in range(0, N, batch_size):
+            yield order[start : start + batch_size]
+
+
+def _chosen(N: int, batch_size: int, seed: int | None) -> Iterator[Array]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    while True:
+        if rng is None:
+            # The book's line, from the book's generator.
+            yield np.random.choice(N, batch_size)  # noqa: NPY002
+        else:
+            yield rng.integers(0, N, batch_size)
+
+
+class _Meter:
+    """Takes the measurements that become reports and lines of the history."""
+
+    def __init__(
+        self,
+        network: Network,
+        training: tuple[Array, Array],
+        validation: tuple[Array, Array] | None,
+        sample: int | None,
+        history: History,
+        total: int,
+        per_epoch: int,
+    ) -> None:
+        self.network = network
+        self.training = training[0][:sample], training[1][:sample]
+        self.validation = validation and (validation[0][:sample], validation[1][:sample])
+        self.history = history
+        self.total = total
+        self.per_epoch = per_epoch
+        self.examples = 0  # trained on since the last report
+        self.begin = self.resumed = time.perf_counter()
+        self.reported = 0
+
+    def __call__(self) -> Report:
+        history, step = self.history, len(self.history.train_loss_list)
+        training_time = time.perf_counter() - self.resumed
+        losses = history.train_loss_list[self.reported :]
+        _, train_acc = self.network.evaluate(*self.training)
+        test_loss, test_acc = None, None
+        if self.validation is not None:
+            test_loss, test_acc = self.network.evaluate(*self.validation)
+            history.test_loss_list.append(test_loss)
+            history.test_acc_list.append(test_acc)
+        history.train_acc_list.append(train_acc)
+        now = time.perf_counter()
+        speed = self.examples / training_time if losses else math.nan
+        history.steps.append(step)
+        history.times.append(now - self.begin)
+        history.examples_per_second.append(speed if losses else 0.0)
+        self.examples, self.reported = 0, step
+        self.resumed = now
+        return Report(
+            step=step,
+            total_steps=self.total,
+            epoch=step / self.per_epoch,
+            train_loss=sum(losses) / len(losses) if losses else math.nan,
+            train_acc=train_acc,
+            test_loss=test_loss,
+            test_acc=test_acc,
+            examples_per_second=speed,
+            elapsed=now - self.begin,
+            network=self.network,
+            history=history,
+        )
+
+
+def _call(callbacks: Sequence[Callable[[Report], object]], report: Report) -> bool:
+    """Call every callback; whether one of them asked to stop."""
+    return any([callback(report) is True for callback in callbacks])  # noqa: C419 - call them all
+
+
+def _progress_bar(total: int, progress: bool | None) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=total,
+        unit="step",
+        disable=None if progress is None else not progress,
+        delay=BAR_AFTER_SECONDS if progress is None else 0,
+        leave=False,
+        dynamic_ncols=True,
+    )
+
+
+class Trainer:
+    """The book's ``common.trainer.Trainer``, on top of :func:`fit`.
+
+    Parameters
+    ----------
+    network : Network
+    x_train, t_train, x_test, t_test : array
+        As for :func:`fit`.
+    epochs : int, default 20
+    mini_batch_size : int, default 100
+    optimizer : str
+        'SGD', 'Momentum', 'Nesterov', 'AdaGrad', 'RMSprop' or 'Adam', in any case.
+    optimizer_param : dict
+        Its arguments; ``{'lr': 0.01}`` by default.
+    evaluate_sample_num_per_epoch : int, optional
+        Measure accuracy on the first so many examples only.
+    verbose : bool, default True
+        Print the accuracies of each epoch, and the final one.
+
+    Attributes
+    ----------
+    train_loss_list, train_acc_list, test_acc_list : list of float
+        The losses of all steps; the accuracies at the start and after each epoch.
+    network, optimizer
+    history : History or None
+        Of the last ``train``.
+
+    Notes
+    -----
+    The book's ``iter_per_epoch`` is a fraction when the batch size does not divide the number of
+    examples, and epochs are then missed; here an epoch is ``ceil(N / mini_batch_size)`` steps.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        x_train: Any,
+        t_train: Any,
+        x_test: Any,
+        t_test: Any,
+        epochs: int = 20,
+        mini_batch_size: int = 100,
+        optimizer: str = "SGD",
+        optimizer_param: Mapping[str, float] | None = None,
+        evaluate_sample_num_per_epoch: int | None = None,
+        verbose: bool = True,
+    ) -> None:
+        if str(optimizer).lower() not in OPTIMIZERS:
+            raise ValueError(
+                f"Trainer: optimizer is {optimizer!r}, expected one of {sorted(OPTIMIZERS)}"
+            )
+        parameters = {"lr": 0.01} if optimizer_param is None else dict(optimizer_param)
+        self.network = network
+        self.optimizer = OPTIMIZERS[optimizer.lower()](**parameters)
+        self.x_train, self.t_train = x_train, t_train
+        self.x_test, self.t_test = x_test, t_test
+        self.epochs = epochs
+        self.batch_size = mini_batch_size
+        self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
+        self.verbose = verbose
+        self.history: History | None = None
+        self.train_loss_list: list[float] = []
+        self.train_acc_list: list[float] = []
+        self.test_acc_list: list[float] = []
+
+    def train(self) -> None:
+        """Train for ``epochs`` epochs on batches drawn from NumPy's global generator.
+
+        Raises
+        ------
+        DivergedError, IndexError, TypeError, ValueError
+            As :func:`fit`.
+        """
+        self.history = fit(
+            self.network,
+            self.x_train,
+            self.t_train,
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            validation_data=(self.x_test, self.t_test),
+            sampling="choice",
+            evaluate_sample=self.evaluate_sample_num_per_epoch,
+            callbacks=[self._print] if self.verbose else [],
+        )
+        self.train_loss_list += self.history.train_loss_list
+        self.train_acc_list += self.history.train_acc_list
+        self.test_acc_list += self.history.test_acc_list
+        if self.verbose:
+            accuracy = self.network.accuracy(self.x_test, self.t_test)
+            print("=============== Final Test Accuracy ===============")
+            print(f"test acc:{accuracy:.4f}")
+
+    def _print(self, report: Report) -> None:
+        print(
+            f"=== epoch:{report.epoch:g}, train acc:{report.train_acc:.4f}, "
+            f"test acc:{report.test_acc:.4f} ==="
+        )
