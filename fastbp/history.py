@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -135,11 +134,9 @@ class History:
         OSError
             When the picture cannot be written.
         """
-        from .plot import curves
+        from .plot import curves, write_figure
 
         figure = curves(self)
         if path is not None:
-            content = io.BytesIO()
-            figure.savefig(content, format=Path(path).suffix[1:] or "png")
-            write_atomically(Path(path), content.getvalue())
+            write_figure(figure, path)
         return figure

@@ -6,11 +6,15 @@ without pyplot, so that no window system is touched and nothing is left open.
 
 from __future__ import annotations
 
+import io
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._arrays import Array
+from ._files import write_atomically
 from .functions import softmax
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from .history import History
     from .network import Network
 
-__all__ = ["curves", "mistakes"]
+__all__ = ["curves", "hardest", "mistakes", "write_figure"]
 
 TRAIN_COLOR, TEST_COLOR = "#4269d0", "#ff725c"
 
@@ -118,3 +122,24 @@ def hardest(network: Network, x: Any, t: Any, count: int) -> tuple[Array, Array]
     probability = softmax(network.predict(x))
     own = probability[np.arange(len(t)), t]
     return probability, np.argsort(own, kind="stable")[:count]
+
+
+def write_figure(figure: Figure, path: str | PathLike[str]) -> None:
+    """Write a figure, whole or not at all, in the format the path's ending names.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : path-like
+        An existing file is replaced.
+
+    Raises
+    ------
+    OSError
+        As the operating system says.
+    ValueError
+        For an ending matplotlib has no format for.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=Path(path).suffix[1:] or "png", dpi=120)
+    write_atomically(Path(path), content.getvalue())

@@ -8,6 +8,15 @@ from .digits import load_digits
 from .errors import DatasetError
 from .idx import read_idx
 from .mnist import find_mnist, load_mnist
+from .npy import load_npy
 from .npz import load_npz
 
-__all__ = ["DatasetError", "find_mnist", "load_digits", "load_mnist", "load_npz", "read_idx"]
+__all__ = [
+    "DatasetError",
+    "find_mnist",
+    "load_digits",
+    "load_mnist",
+    "load_npy",
+    "load_npz",
+    "read_idx",
+]

@@ -1,17 +1,12 @@
 """The user's own arrays, from a ``.npz`` file as ``numpy.savez`` writes it.
 
-A ``.npz`` is a zip archive with one ``.npy`` file for each array: a short header with dtype and
-shape, then the elements.  `numpy.load` believes that header, and 80 forged bytes make it allocate
-32 GiB; here every header is compared with the archive before anything is allocated.
+A ``.npz`` is a zip archive with one ``.npy`` file for each array.  Every header is compared with
+what the archive says of its size before anything is allocated.
 """
 
 from __future__ import annotations
 
-import io
-import math
 import os
-import struct
-import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -20,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ._book_form import Examples, Split
-from ._untrusted import open_regular_file, read_exactly, refuse_bomb
+from ._untrusted import open_regular_file, refuse_bomb
 from .errors import DatasetError
+from .npy import HEADER_BYTES, Header, as_features, parse_header, read_elements
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -34,31 +30,12 @@ _SPLIT = {
 }
 _WHOLE = {"x": ("x",), "t": ("t", "y")}
 
-_HEADER_BYTES = 4096  # at most this much of a member is read as its header; honest ones have 128
-_MAX_NDIM = 32  # what every supported NumPy can make
-
-# Version 3 differs only for records, which are not read here.
-_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
 # bzip2 and lzma, which numpy.savez never uses, expand a piece without a bound in `zipfile`.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# What `zipfile` raises on damaged archives, besides those that open_regular_file knows: encrypted
-# members and unknown versions are RuntimeErrors, forged offsets overflow.
-_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, OverflowError, struct.error)
-
-# NumPy reads the header with ast.literal_eval, and forged text makes that raise any of these.
-_HEADER_ERRORS = (
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-)
+# What `zipfile` raises on damaged archives, besides those that open_regular_file knows; encrypted
+# members and unknown versions are RuntimeErrors.
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError)
 
 
 def load_npz(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> Split:
@@ -136,18 +113,7 @@ class _Member(NamedTuple):
     """An array in the archive: where it is, and what its header says."""
 
     info: zipfile.ZipInfo
-    offset: int  # where the elements begin
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran_order: bool
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize  # in Python integers: no overflow
-
-    @property
-    def cost(self) -> int:
-        return math.prod(self.shape) * max(self.dtype.itemsize, 4)
+    header: Header
 
 
 def _read_arrays(path: Path, max_bytes: int) -> dict[str, Array]:
@@ -158,10 +124,10 @@ def _read_arrays(path: Path, max_bytes: int) -> dict[str, Array]:
                     name: _read_header(path, archive, info)
                     for name, info in _choose(path, archive).items()
                 }
-                total = sum(member.cost for member in members.values())
+                total = sum(member.header.cost for member in members.values())
                 if total > max_bytes:
                     raise DatasetError(path, f"arrays of {total} bytes, more than {max_bytes}")
-                refuse_bomb(path, size, sum(member.size for member in members.values()))
+                refuse_bomb(path, size, sum(member.header.size for member in members.values()))
                 return {name: _read_array(archive, member) for name, member in members.items()}
         except _ZIP_ERRORS as error:
             raise DatasetError(path, f"damaged, or not a .npz file: {error}") from error
@@ -191,42 +157,14 @@ def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     if info.compress_type not in _COMPRESSIONS:
         raise DatasetError(path, f"{name}: compressed by a method that numpy.savez does not use")
     with archive.open(info) as stream:
-        head = io.BytesIO(stream.read(_HEADER_BYTES))
-    try:
-        version = np.lib.format.read_magic(head)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"version {version}")
-        shape, fortran_order, dtype = _HEADER_READERS[version](head)
-    except _HEADER_ERRORS as error:
-        raise DatasetError(path, f"{name}: not a .npy header: {error}") from error
-
-    # Refused here: Python objects (they would be unpickled), strings, records, dates, complex
-    # numbers, and long doubles, whose bytes mean something else on the next machine.
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise DatasetError(path, f"{name}: elements of dtype {dtype}, expected real numbers")
-    if len(shape) > _MAX_NDIM or any(type(n) is not int or n < 0 for n in shape):
-        raise DatasetError(path, f"{name}: impossible shape {shape}")
-    if 0 in shape:
-        raise DatasetError(path, f"{name}: empty, shape {shape}")
-    member = _Member(info, head.tell(), dtype, shape, fortran_order)
-    if member.offset + member.size != info.file_size:
-        raise DatasetError(
-            path,
-            f"{name}: {info.file_size} bytes, but {dtype} of shape {shape} makes "
-            f"{member.offset + member.size}",
-        )
-    return member
+        head = stream.read(HEADER_BYTES)
+    return _Member(info, parse_header(path, f"{name}: ", head, info.file_size))
 
 
 def _read_array(archive: zipfile.ZipFile, member: _Member) -> Array:
     with archive.open(member.info) as stream:
-        read_exactly(stream, member.offset)
         # The last read is where zipfile compares the checksum.
-        elements: Array = read_exactly(stream, member.size).view(member.dtype)
-    if not member.fortran_order:
-        return elements.reshape(member.shape)
-    # First dimension fastest: the transpose of an array in C order.
-    return np.transpose(elements.reshape(member.shape[::-1]))
+        return read_elements(stream, member.header)
 
 
 # -- Checking -------------------------------------------------------------------------------------
@@ -245,11 +183,7 @@ def _features(path: Path, name: str, x: Array) -> Array:
     if x.ndim < 2:
         raise DatasetError(path, f"{name}: shape {x.shape}, expected (N, D) or more dimensions")
     x = x.reshape(len(x), -1)
-    if x.dtype == np.uint8:
-        pixels: Array = np.divide(x, np.float32(255), dtype=np.float32, order="C")
-        return pixels
-    double = x.dtype.kind == "f" and x.dtype.itemsize == 8
-    x = np.ascontiguousarray(x, np.float64 if double else np.float32)
+    x = as_features(x)
     bad = ~np.isfinite(x).all(axis=1)
     if bad.any():
         raise DatasetError(path, f"{name}: row {int(bad.argmax())} has a nan or an infinity")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fastbp.dataset import DatasetError, load_npz
 
 X = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-T = np.array([0, 1, 2, 0, 1, 2, 0])
+T = np.array([0, 1, 2, 0, 1, 2, 0], np.int64)
 SPLIT_OF_11 = [3, 2, 1, 8, 6, 0, 7, 4, 10, 5, 9]
 
 
@@ -440,7 +440,7 @@ def test_offset_of_more_than_63_bits(tmp_path):
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2, 2, 2 * len(entry), 0, 0)
     path = tmp_path / "file.npz"
     path.write_bytes(entry + other + end)
-    refused(path, "damaged")
+    refused(path, "offset")
 
 
 def test_encrypted_member(save):

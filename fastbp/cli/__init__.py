@@ -1,0 +1,78 @@
+"""The command line: ``fastbp train | check | predict | info | warmup``.
+
+Exit codes: 0, it worked; 1, it ran and failed; 2, it was asked for wrongly, which one line on
+stderr explains; 130, interrupted.  Each command is a module with ``add_to(commands)`` and
+``run(options)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from . import check, info, predict, train, warmup
+from .options import CommandFailed, UsageError
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fastbp",
+        description="Train small neural networks on a CPU, fast.",
+        epilog="`fastbp COMMAND --help` explains a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (train, check, predict, info, warmup):
+        command.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Instead of ``sys.argv[1:]``.
+
+    Returns
+    -------
+    int
+        The exit code.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 for wrong arguments, with 0 after ``--help`` and ``--version``.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        print(f"fastbp {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except CommandFailed as error:
+        print(f"fastbp {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"fastbp {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output (`fastbp train | head`) has seen enough; say nothing more, also
+        # not while Python flushes the stream at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,116 @@
+"""``fastbp predict``: what a trained network takes a picture, or rows of numbers, for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dataset import DatasetError, load_npy
+from .options import UsageError
+
+
+def add_to(commands: Any) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="the class and the probabilities of a picture or of rows of numbers",
+        description="Print the class a trained network finds most probable, and the probabilities.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, command="predict")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the folder of `fastbp train --out`, or its model.safetensors",
+    )
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IMAGE|FILE",
+        help="a picture (PNG, JPEG, ...), or an array in a .npy file: one example or rows of them "
+        "(uint8 counts as pixels from 0 to 255)",
+    )
+    parser.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="whether the picture is dark on light and must be turned round (default: where its "
+        "edge is light)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from ..checkpoint import ModelError, load_network
+    from ..functions import softmax
+
+    try:
+        network, notes = load_network(options.model)
+    except (ModelError, ModuleNotFoundError) as error:
+        raise UsageError(f"argument MODEL: {error}") from error
+    D = network.sizes[0]
+    if options.input.suffix == ".npy":
+        x = _read_rows(options.input, D)
+    else:
+        x = _read_picture(options.input, notes.get("image_shape"), D, options.invert)
+    probability = softmax(network.predict(x))
+    if len(probability) == 1:
+        print(_portrait(options.input.name, probability[0]))
+    else:
+        for n, row in enumerate(probability):
+            best = np.argsort(-row)[:3]
+            print(f"row {n}: " + ", ".join(f"{c} ({row[c]:.1%})" for c in best))
+    return 0
+
+
+def _portrait(name: str, probability: Any) -> str:
+    """Return class and probabilities of one example, with bars."""
+    best = int(probability.argmax())
+    lines = [f"{name}: {best} ({probability[best]:.1%})", ""]
+    for c, p in enumerate(probability):
+        lines.append(f"{c:>4} {p:>7.2%} {'#' * round(40 * p)}".rstrip())
+    return "\n".join(lines)
+
+
+def _read_rows(path: Path, D: int) -> Any:
+    try:
+        x = load_npy(path)
+    except DatasetError as error:
+        raise UsageError(f"argument FILE: {error}") from error
+    if x.size == D:
+        return x.reshape(1, D)
+    if x.ndim < 2 or x[0].size != D:
+        raise UsageError(
+            f"argument FILE: {path}: shape {x.shape}, expected ({D},), (N, {D}) or (N, ...) with "
+            f"{D} numbers in each example"
+        )
+    return x.reshape(len(x), D)
+
+
+def _read_picture(path: Path, shape: Any, D: int, invert: bool | None) -> Any:
+    """Return a picture as one row: grey, of the network's size, light on dark, from 0 to 1."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise UsageError("argument IMAGE: pictures need `pip install 'fastbp[train]'`") from error
+    if shape is None:
+        raise UsageError(
+            f"argument IMAGE: the network was not trained on pictures; give a .npy file of {D} "
+            "numbers an example"
+        )
+    height, width = shape
+    try:
+        with Image.open(path) as image:
+            # White where the picture is transparent.
+            canvas = Image.new("RGBA", image.size, "white")
+            canvas.alpha_composite(image.convert("RGBA"))
+            grey = canvas.convert("L").resize((width, height), Image.Resampling.BOX)
+    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
+        raise UsageError(f"argument IMAGE: {path}: not a readable picture ({error})") from error
+    x = np.asarray(grey, np.float32) / 255
+    edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
+    if invert or (invert is None and np.median(edge) > 0.5):
+        x = 1 - x
+    return x.reshape(1, -1)

@@ -1,0 +1,284 @@
+"""``fastbp train``: train a network, tell how it went, keep what came out."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .options import (
+    CommandFailed,
+    Data,
+    UsageError,
+    add_data,
+    add_network,
+    add_threads,
+    build_network,
+    load_data,
+    nonnegative_float,
+    positive_float,
+    positive_int,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from ..trainer import History, Report
+
+# Below this many training examples, small batches and more passes are the better default.
+SMALL = 10_000
+LEARNING_RATES = {
+    "sgd": 0.1,
+    "momentum": 0.01,
+    "nesterov": 0.01,
+    "adagrad": 0.01,
+    "rmsprop": 0.001,
+    "adam": 0.001,
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network; without arguments, on the digits inside the package",
+        description="Train a network on mini-batches and report loss and accuracy.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, command="train")
+    add_data(parser)
+    add_network(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument("--optimizer", choices=list(LEARNING_RATES), default="sgd")
+    rates = ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items())
+    group.add_argument(
+        "--lr", type=positive_float, metavar="RATE", help=f"learning rate (default: {rates})"
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=nonnegative_float,
+        default=0.0,
+        metavar="LAMBDA",
+        help="adds LAMBDA / 2 * sum(W**2) to the loss (default: 0)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=positive_int,
+        metavar="N",
+        help=f"(default: 100; 10 for fewer than {SMALL:,} examples)",
+    )
+    length = group.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs",
+        type=positive_int,
+        metavar="N",
+        help=f"passes over the data (default: 20; 30 for fewer than {SMALL:,} examples)",
+    )
+    length.add_argument("--iterations", type=positive_int, metavar="N", help="steps, instead")
+    group.add_argument(
+        "--sampling",
+        choices=["shuffle", "choice"],
+        default="shuffle",
+        help="every example once an epoch (default), or drawn with replacement as in the book",
+    )
+    add_threads(group)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep model.safetensors and history.json there, and with the extra `plot` curves.png "
+        "and mistakes.png",
+    )
+    group.add_argument("--force", action="store_true", help="write to DIR even if it exists")
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    if options.out is not None:
+        _check_out(options.out, options.force)
+    set_threads(options)
+    data = load_data(options)
+    say = _silent if options.quiet else print
+    network = build_network(options, data)
+
+    from ..optimizer import OPTIMIZERS
+    from ..trainer import DivergedError, TrainingInterrupted, fit
+
+    rate = LEARNING_RATES[options.optimizer] if options.lr is None else options.lr
+    optimizer = OPTIMIZERS[options.optimizer](lr=rate)
+    small = len(data.x_train) < SMALL
+    batch_size = options.batch_size or (10 if small else 100)
+    epochs = options.epochs or (30 if small else 20)
+    say(
+        f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples, "
+        f"{data.classes} classes\n{network!r}, {optimizer!r}, batches of {batch_size}\n"
+    )
+    if not options.quiet:
+        _announce_compilation()
+    table = _Table(sys.stdout)
+    try:
+        history = fit(
+            network,
+            data.x_train,
+            data.t_train,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            epochs=None if options.iterations else epochs,
+            iterations=options.iterations,
+            validation_data=(data.x_test, data.t_test),
+            sampling=options.sampling,
+            seed=options.seed,
+            callbacks=() if options.quiet else (table.line,),
+            progress=sys.stderr.isatty() and not options.quiet,
+        )
+    except DivergedError as error:
+        if options.out is not None:
+            _keep_history(options.out, error.history)
+        raise CommandFailed(f"diverged: {error}") from error
+    except TrainingInterrupted as error:
+        done = len(error.history)
+        print(f"\nInterrupted after {done:,} steps.", file=sys.stderr)
+        if options.out is not None:
+            kept = _keep(options.out, network, data, error.history)
+            print(f"Kept what there is: {', '.join(map(str, kept))}", file=sys.stderr)
+        return 130
+    say(_summary(network, data, history))
+    if options.out is not None:
+        kept = _keep(options.out, network, data, history)
+        say("\nKept " + ", ".join(map(str, kept)))
+    return 0
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+# --- before ---------------------------------------------------------------------------------------
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """Make sure, before anything is computed, that the results can be written."""
+    if find_spec("safetensors") is None:
+        raise UsageError("argument --out: model files need `pip install 'fastbp[train]'`")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"argument --out: {out} is a file, expected a folder")
+    if out.exists() and not force:
+        raise UsageError(f"argument --out: {out} exists; choose another, or --force to write there")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UsageError(f"argument --out: cannot write to {out}: {error.strerror}") from error
+
+
+def _announce_compilation() -> None:
+    """Say why the first run takes some seconds before its first line."""
+    from ..kernels.jit import cache_folder
+
+    folder = cache_folder()
+    if folder is None or not any(folder.glob("*/*.nbi")):
+        print("Compiling for this machine; the next run starts at once.", file=sys.stderr)
+
+
+# --- during ---------------------------------------------------------------------------------------
+
+
+class _Table:
+    """One line an epoch, above the progress bar."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.begun = False
+
+    def line(self, report: Report) -> None:
+        from tqdm import tqdm
+
+        if not self.begun:
+            self.begun = True
+            head = f"{'epoch':>6} {'loss':>8} {'training':>9} {'test':>9} {'examples/s':>12}"
+            tqdm.write(head, file=self.stream)
+        loss = "" if math.isnan(report.train_loss) else f"{report.train_loss:.4f}"
+        speed = report.examples_per_second
+        speed_text = "" if math.isnan(speed) else f"{speed:,.0f}"
+        tqdm.write(
+            f"{report.epoch:>6.4g} {loss:>8} {report.train_acc:>9.2%} {report.test_acc:>9.2%} "
+            f"{speed_text:>12}",
+            file=self.stream,
+        )
+        self.stream.flush()
+
+
+# --- after ----------------------------------------------------------------------------------------
+
+
+def _summary(network: Any, data: Data, history: History) -> str:
+    """Return what a person wants to know at the end."""
+    guesses = network.predict(data.x_test).argmax(axis=1)
+    wrong = guesses != data.t_test
+    right = len(wrong) - int(wrong.sum())
+    lines = [
+        "",
+        f"Test accuracy {right / len(wrong):.2%}: {right:,} of {len(wrong):,} right, after "
+        f"{len(history):,} steps in {history.times[-1]:.2f} s.",
+    ]
+    curve = _sparkline(history.train_loss_list)
+    if curve:
+        first, last = history.train_loss_list[0], history.train_loss_list[-1]
+        lines.append(f"Loss {first:.2f} {curve} {last:.2f}")
+    pairs, counts = np.unique(
+        np.stack([data.t_test[wrong], guesses[wrong]]), axis=1, return_counts=True
+    )
+    worst = np.argsort(-counts, kind="stable")[:3]
+    if len(worst):
+        named = [f"{pairs[0, i]} read as {pairs[1, i]} ({counts[i]} times)" for i in worst]
+        lines.append("Most often wrong: " + ", ".join(named).replace("(1 times)", "(once)"))
+    return "\n".join(lines)
+
+
+def _sparkline(values: list[float], width: int = 40) -> str:
+    """Draw values as a line of blocks, or nothing where the terminal has no such characters."""
+    blocks = "▁▂▃▄▅▆▇█"
+    try:
+        blocks.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ""
+    means = [float(np.mean(part)) for part in np.array_split(values, min(width, len(values)))]
+    low, high = min(means), max(means)
+    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
+    return "".join(blocks[round((value - low) * scale)] for value in means)
+
+
+def _keep_history(out: Path, history: History) -> Path:
+    path = out / "history.json"
+    history.save(path)
+    return path
+
+
+def _keep(out: Path, network: Any, data: Data, history: History) -> list[Path]:
+    """Write the results; returns the files."""
+    from ..checkpoint import save_network
+
+    model = out / "model.safetensors"
+    notes = {"data": data.name, "image_shape": data.image_shape}
+    if data.name.endswith(".npz"):
+        notes["data"] = Path(data.name).name
+    save_network(model, network, notes)
+    kept = [model, _keep_history(out, history)]
+    if find_spec("matplotlib") is None:
+        return kept
+    from ..plot import mistakes, write_figure
+
+    history.plot(out / "curves.png")
+    kept.append(out / "curves.png")
+    if data.image_shape is not None:
+        figure = mistakes(network, data.x_test, data.t_test, data.image_shape)
+        write_figure(figure, out / "mistakes.png")
+        kept.append(out / "mistakes.png")
+    return kept
