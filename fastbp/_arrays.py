@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from .kernels.scan import first_nonfinite, first_not_distribution, first_outside
+from .kernels.scan import (
+    first_nonfinite,
+    first_not_distribution,
+    first_not_one_hot,
+    first_outside,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,6 +107,23 @@ def as_kernel_array(
     return array
 
 
+def as_gradient(
+    where: str, dout: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]
+) -> Array:
+    """Return the gradient of a layer's output for a kernel: ``as_kernel_array`` for ``dout``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`as_kernel_array`.
+    """
+    if (  # a small batch's backward takes 1 us in all
+        type(dout) is ndarray and dout.dtype is dtype and dout.shape == shape and dout.flags.carray
+    ):
+        return dout
+    return as_kernel_array(where, "dout", dout, dtype, shape)
+
+
 def as_parameter(where: str, name: str, x: Any, ndim: int) -> Array:
     """Return a layer's weight or bias: the caller's own array wherever it is one.
 
@@ -122,7 +144,9 @@ def as_parameter(where: str, name: str, x: Any, ndim: int) -> Array:
 
 
 def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Array:
-    """Return targets as labels or as rows: one dimension means labels, two mean rows.
+    """Return targets as labels, or as rows where they are no labels.
+
+    One dimension means labels, two mean rows.  One-hot rows come back as the labels they stand for.
 
     Parameters
     ----------
@@ -138,7 +162,7 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Arra
     Returns
     -------
     numpy.ndarray
-        (N,) int64, always new, or (N, C) of ``dtype``; C-contiguous.
+        (N,) int64, always new, or (N, C) probabilities of ``dtype``; C-contiguous.
 
     Raises
     ------
@@ -158,6 +182,9 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Arra
             f"{where}: t has shape {t.shape}, expected ({N},) labels or ({N}, {C}) one-hot rows"
         )
     rows = as_kernel_array(where, "t", t, dtype, (N, C))
+    labels = np.empty(N, I64)
+    if first_not_one_hot(labels, rows) < 0:
+        return labels
     bad = first_not_distribution(rows, ROW_SUM_TOLERANCE)
     if bad >= 0:
         raise ValueError(

@@ -88,7 +88,7 @@ class History:
         OSError
             As the operating system says.
         """
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        text = json.dumps(self.to_dict(), allow_nan=False)
         write_atomically(Path(path), text.encode())
 
     @classmethod

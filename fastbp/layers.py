@@ -20,6 +20,7 @@ from numpy import dot, empty
 from ._arrays import (
     Array,
     as_array,
+    as_gradient,
     as_kernel_array,
     as_parameter,
     as_targets,
@@ -155,6 +156,7 @@ class Relu:
 
     def __init__(self) -> None:
         self._mask: Array | None = None
+        self._shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] | None = None
 
     @property
@@ -181,13 +183,13 @@ class Relu:
             For an array of another type, or a masked one.
         """
         x = as_kernel_array("Relu.forward", "x", x)
-        out = empty(x.shape, x.dtype)
-        mask = empty(x.shape, np.bool_)
+        shape, dtype = x.shape, x.dtype
+        out, mask = empty(shape, dtype), empty(shape, np.bool_)
         if x.ndim == 2:
             relu_forward(out, mask, x)
         else:
             relu_forward(*_as_matrices(out, mask, x))
-        self._mask, self._dtype = mask, x.dtype
+        self._mask, self._shape, self._dtype = mask, shape, dtype
         return out
 
     def backward(self, dout: Any) -> Array:
@@ -213,9 +215,10 @@ class Relu:
         mask = self._mask
         if mask is None:
             raise _forward_first("Relu.backward")
-        dout = as_kernel_array("Relu.backward", "dout", dout, self._dtype, mask.shape)
-        dx = empty(mask.shape, self._dtype)
-        if mask.ndim == 2:
+        shape, dtype = self._shape, self._dtype
+        dout = as_gradient("Relu.backward", dout, dtype, shape)
+        dx = empty(shape, dtype)
+        if dx.ndim == 2:
             relu_backward(dx, mask, dout)
         else:
             relu_backward(*_as_matrices(dx, mask, dout))
@@ -290,7 +293,7 @@ class Sigmoid:
         out = self._out
         if out is None:
             raise _forward_first("Sigmoid.backward")
-        dout = as_kernel_array("Sigmoid.backward", "dout", dout, out.dtype, out.shape)
+        dout = as_gradient("Sigmoid.backward", dout, out.dtype, out.shape)
         dx = empty(out.shape, out.dtype)
         if out.ndim == 2:
             sigmoid_backward(dx, out, dout)
@@ -451,7 +454,7 @@ class Affine:
         if W.shape[0] != D:
             raise ValueError(f"Affine.backward: W has shape {W.shape}, expected ({D}, H), as x had")
         shape = (H,) if len(self._x_shape) == 1 else (N, H)
-        dout = as_kernel_array("Affine.backward", "dout", dout, W.dtype, shape)
+        dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
         self.dW = dot(as_array("Affine.backward", "x", x, W.dtype).T, dout)
@@ -493,7 +496,7 @@ class SoftmaxWithLoss:
     y : array or None
         Softmax of the last x.
     t : array or None
-        The last targets: (N,) int64 labels, or (N, C) rows.
+        The last targets: (N,) int64 labels, also of one-hot rows; or (N, C) probabilities.
     """
 
     def __init__(self, eps: float = 0.0) -> None:
@@ -511,7 +514,7 @@ class SoftmaxWithLoss:
 
     @property
     def t(self) -> Array | None:
-        """The last targets, (N,) int64 labels or (N, C) rows."""
+        """The last targets: (N,) int64 labels, also of one-hot rows; or (N, C) probabilities."""
         return self._t
 
     def forward(self, x: Any, t: Any) -> float:

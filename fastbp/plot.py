@@ -87,20 +87,22 @@ def mistakes(
     Returns
     -------
     matplotlib.figure.Figure
-        Over each image its label, and what the network takes it for with which probability.
+        Over each image its label, what the network takes it for if that is another class, and the
+        probability of what it takes it for.
     """
     probability, order = hardest(network, images, t, count)
     columns = min(5, max(1, len(order)))
     rows = -(-max(1, len(order)) // columns)
-    figure = _figure(figsize=(1.7 * columns, 2.0 * rows))
+    figure = _figure(figsize=(1.7 * columns, 1.9 * rows))
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, n in zip(figure.axes, order, strict=False):
         guess = int(probability[n].argmax())
         axes.imshow(np.reshape(images[n], shape), cmap="gray_r")
-        color = "black" if guess == t[n] else TEST_COLOR
-        title = f"{t[n]}, read as {guess}\n({probability[n, guess]:.0%})"
-        axes.set_title(title, fontsize=9, color=color)
+        right = guess == t[n]
+        title = f"{t[n]}" if right else f"{t[n]}, read as {guess}"
+        title += f" ({probability[n, guess]:.0%})"
+        axes.set_title(title, fontsize=9, color="black" if right else TEST_COLOR)
     return figure
 
 

@@ -183,7 +183,7 @@ def _announce_compilation() -> None:
     from ..kernels.jit import cache_folder
 
     folder = cache_folder()
-    if folder is None or not any(folder.glob("*/*.nbi")):
+    if folder is None or not any(folder.rglob("*.nbi")):
         print("Compiling for this machine; the next run starts at once.", file=sys.stderr)
 
 
@@ -228,10 +228,10 @@ def _summary(network: Any, data: Data, history: History) -> str:
         f"Test accuracy {right / len(wrong):.2%}: {right:,} of {len(wrong):,} right, after "
         f"{len(history):,} steps in {history.times[-1]:.2f} s.",
     ]
-    curve = _sparkline(history.train_loss_list)
+    losses = history.train_loss_list
+    curve = _sparkline(np.log(np.maximum(losses, 1e-12)))
     if curve:
-        first, last = history.train_loss_list[0], history.train_loss_list[-1]
-        lines.append(f"Loss {first:.2f} {curve} {last:.2f}")
+        lines.append(f"Loss {losses[0]:.3f} {curve} {losses[-1]:.3f} (logarithmic)")
     pairs, counts = np.unique(
         np.stack([data.t_test[wrong], guesses[wrong]]), axis=1, return_counts=True
     )
@@ -242,7 +242,7 @@ def _summary(network: Any, data: Data, history: History) -> str:
     return "\n".join(lines)
 
 
-def _sparkline(values: list[float], width: int = 40) -> str:
+def _sparkline(values: Any, width: int = 40) -> str:
     """Draw values as a line of blocks, or nothing where the terminal has no such characters."""
     blocks = "▁▂▃▄▅▆▇█"
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .jit import kernel
 
 
@@ -26,6 +28,32 @@ def first_outside(t: Any, C: int) -> int:
     return -1
 
 
+@kernel("int64[::1], T[:, ::1]")
+def first_not_one_hot(labels: Any, t: Any) -> int:
+    """Index of the first row that is not one-hot, or -1 and the labels of all rows.
+
+    A row is one-hot when its elements, their absolute values and their squares all sum to 1; the
+    label is then the sum of the positions times the elements.  Sums vectorise, a search does not.
+
+    Parameters
+    ----------
+    labels : (N,) int64 - overwritten up to the first row that is not one-hot
+    t : (N, C) float32 or float64
+    """
+    for n in range(t.shape[0]):
+        total = sizes = squares = position = 0.0
+        for c in range(t.shape[1]):
+            share = np.float64(t[n, c])
+            total += share
+            sizes += abs(share)
+            squares += share * share
+            position += share * c
+        if not (total == 1.0 and sizes == 1.0 and squares == 1.0):
+            return n
+        labels[n] = np.int64(position)
+    return -1
+
+
 @kernel("T[:, ::1], float64")
 def first_not_distribution(t: Any, tolerance: float) -> int:
     """Index of the first row that is no distribution (negative, or its sum is not 1), or -1.
@@ -33,16 +61,15 @@ def first_not_distribution(t: Any, tolerance: float) -> int:
     Parameters
     ----------
     t : (N, C) float32 or float64
-    tolerance : float - how far a sum may be from 1
+    tolerance : float - how far a sum may be from 1, and twice the sum of the negatives from 0
     """
-    zero = t.dtype.type(0)
     for n in range(t.shape[0]):
-        total = 0.0
-        negative = False
+        total = size = 0.0
         for c in range(t.shape[1]):
             total += t[n, c]
-            negative |= t[n, c] < zero
-        if negative or not abs(total - 1.0) <= tolerance:  # "not <=" catches NaN
+            size += abs(t[n, c])
+        # Sums, because a search for a negative would not vectorise; "not <=" catches NaN.
+        if not (abs(total - 1.0) <= tolerance and size - total <= tolerance):
             return n
     return -1
 

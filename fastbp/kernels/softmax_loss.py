@@ -166,15 +166,17 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
         stop = min(start + rows, N)
         shift_rows(y, a, start, stop)
         for n in range(start, stop):
+            expected = 0.0
             for c in range(C):
-                if t[n, c] != zero:  # 0 * -inf would be NaN
-                    loss -= np.float64(t[n, c]) * np.float64(y[n, c])
+                share, logit = t[n, c], y[n, c]
+                expected += share * (logit if share != zero else zero)  # 0 * -inf would be NaN
+            loss -= expected
         exponentiate_rows(y, start, stop)
         for n in range(start, stop):
             weight = 0.0
             for c in range(C):
                 weight += t[n, c]
-            loss += weight * math.log(np.float64(normalise_row(y, n)))
+            loss += weight * math.log(normalise_row(y, n))
     return loss
 
 
