@@ -6,6 +6,7 @@ array in place, or putting another in its place, changes the network.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -112,6 +113,32 @@ class Network:
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.sizes))
         return f"{type(self).__name__}({sizes}, {self.activation}, {self.dtype})"
+
+    def astype(self, dtype: Any) -> Network:
+        """Return a copy of the network that computes in another type, or in the same.
+
+        Parameters
+        ----------
+        dtype : float64 or float32
+
+        Returns
+        -------
+        Network
+            Of the same class; nothing is shared.
+
+        Raises
+        ------
+        TypeError
+            For any other type.
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(
+                f"{type(self).__name__}.astype: dtype is {np.dtype(dtype)}, "
+                "expected float32 or float64"
+            )
+        twin = copy.deepcopy(self)
+        twin.params = {key: p.astype(dtype) for key, p in self.params.items()}
+        return twin
 
     def predict(self, x: Any) -> Array:
         """Return the logits.
