@@ -1,0 +1,435 @@
+"""Break the package in known ways, one at a time; the suite must notice each: a test of the tests.
+
+    python tests/planted_bugs.py [TEXT]
+
+plants the bugs whose description contains TEXT, or all, each in a copy of the package, and runs the
+test files that should notice.  A bug is caught when one of their tests fails (not when they cannot
+run).  Exit code 1 if one survives.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Bug(NamedTuple):
+    """Replace ``right`` by ``wrong`` in fastbp/``file``; ``tests`` should notice."""
+
+    description: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+LAYERS = "test_layers.py test_layers_affine.py test_layers_loss.py"
+
+BUGS = [
+    # --- kernels ---------------------------------------------------------------------------------
+    Bug(
+        "relu' is 1 at 0",
+        "kernels/relu.py",
+        "masked = value <= zero",
+        "masked = value < zero",
+        LAYERS,
+    ),
+    Bug(
+        "relu turns NaN into 0",
+        "kernels/relu.py",
+        "flat_out[i] = zero if masked else value",
+        "flat_out[i] = value if value > zero else zero",
+        LAYERS,
+    ),
+    Bug(
+        "relu's gradient multiplies by the mask, inf * 0",
+        "kernels/relu.py",
+        "flat_dx[i] = zero if flat_mask[i] else value",
+        "flat_dx[i] = value * dout.dtype.type(not flat_mask[i])",
+        LAYERS + " kernels",
+    ),
+    Bug(
+        "sigmoid's gradient lacks a factor",
+        "kernels/sigmoid.py",
+        "* (one - y) * y",
+        "* (one - y)",
+        LAYERS,
+    ),
+    Bug(
+        "exp forgets the low part of ln 2",
+        "kernels/exp.py",
+        "    r = r - n * F64_LN2_LOW\n    p = ",
+        "    p = ",
+        "kernels",
+    ),
+    Bug(
+        "the logistic loses subnormal results",
+        "kernels/exp.py",
+        "x = min(max(x, F32_LOWEST), F32_HIGHEST)",
+        "x = min(max(x, f32(-87.0)), F32_HIGHEST)",
+        "test_functions.py kernels",
+    ),
+    Bug(
+        "db sums three rows of four",
+        "kernels/affine.py",
+        "+ (dout[n + 2, h] + dout[n + 3, h])",
+        "+ dout[n + 2, h]",
+        LAYERS,
+    ),
+    Bug(
+        "db forgets the last rows",
+        "kernels/affine.py",
+        "for n in range(whole, N):",
+        "for n in range(whole, whole):",
+        LAYERS,
+    ),
+    Bug(
+        "softmax without the shift by the maximum",
+        "kernels/softmax_loss.py",
+        "y[n, c] = a[n, c] - highest",
+        "y[n, c] = a[n, c]",
+        LAYERS,
+    ),
+    Bug(
+        "softmax leaves the last row of a block",
+        "kernels/softmax_loss.py",
+        "        for n in range(start, stop):\n            normalise_row(y, n)\n\n",
+        "        for n in range(start, stop - 1):\n            normalise_row(y, n)\n\n",
+        "test_functions.py kernels",
+    ),
+    Bug(
+        "the loss forgets the logarithm of the last product",
+        "kernels/softmax_loss.py",
+        "return loss + math.log(product)",
+        "return loss",
+        LAYERS,
+    ),
+    Bug(
+        "0 * -inf in the loss of probabilities",
+        "kernels/softmax_loss.py",
+        "share * (logit if share != zero else zero)",
+        "share * logit",
+        LAYERS + " kernels",
+    ),
+    Bug(
+        "the gradient of probabilities does not scale y by their sum",
+        "kernels/softmax_loss.py",
+        "(y[n, c] * weight - t[n, c]) * scale",
+        "(y[n, c] - t[n, c]) * scale * weight * weight",
+        LAYERS + " kernels",
+    ),
+    Bug(
+        "label -1 accepted",
+        "kernels/scan.py",
+        "if t[n] < 0 or t[n] >= C:",
+        "if t[n] >= C:",
+        LAYERS,
+    ),
+    Bug(
+        "label C accepted",
+        "kernels/scan.py",
+        "if t[n] < 0 or t[n] >= C:",
+        "if t[n] < 0 or t[n] > C:",
+        LAYERS,
+    ),
+    Bug(
+        "NaN not found in the last block",
+        "kernels/scan.py",
+        "for start in range(0, x.size, 4096):",
+        "for start in range(0, x.size - 4095, 4096):",
+        "kernels test_trainer.py",
+    ),
+    # --- update rules ----------------------------------------------------------------------------
+    Bug(
+        "SGD climbs",
+        "kernels/update.py",
+        'param[i] -= lr * grad[i]\n\n\n@kernel("T[::1], T[::1], T[::1], T, T")\ndef momentum',
+        'param[i] += lr * grad[i]\n\n\n@kernel("T[::1], T[::1], T[::1], T, T")\ndef momentum',
+        "test_optimizer.py",
+    ),
+    Bug(
+        "momentum forgets its velocity",
+        "kernels/update.py",
+        "v[i] = momentum * v[i] - lr * grad[i]\n        param[i] += v[i]",
+        "v[i] = -lr * grad[i]\n        param[i] += v[i]",
+        "test_optimizer.py",
+    ),
+    Bug(
+        "Nesterov with plain momentum's step",
+        "kernels/update.py",
+        "(one + momentum) * lr * grad[i]",
+        "lr * grad[i]",
+        "test_optimizer.py",
+    ),
+    Bug(
+        "AdaGrad without the root",
+        "kernels/update.py",
+        "h[i] += grad[i] * grad[i]\n        param[i] -= lr * grad[i] / (math.sqrt(h[i]) + eps)",
+        "h[i] += grad[i] * grad[i]\n        param[i] -= lr * grad[i] / (h[i] + eps)",
+        "test_optimizer.py",
+    ),
+    Bug(
+        "RMSprop with the decay the wrong way round",
+        "kernels/update.py",
+        "decay_rate * h[i] + (one - decay_rate) * grad[i]",
+        "(one - decay_rate) * h[i] + decay_rate * grad[i]",
+        "test_optimizer.py",
+    ),
+    Bug(
+        "Adam without the bias correction",
+        "optimizer.py",
+        "self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)",
+        "self.lr",
+        "test_optimizer.py",
+    ),
+    # --- layers and the gate ---------------------------------------------------------------------
+    Bug(
+        "Relu keeps its first mask",
+        "layers.py",
+        "self._mask, self._shape, self._dtype = mask, shape, dtype",
+        "self._mask = mask if self._mask is None else self._mask\n"
+        "        self._shape, self._dtype = self._mask.shape, dtype",
+        LAYERS,
+    ),
+    Bug(
+        "Relu overwrites dout, as in the book",
+        "layers.py",
+        "dx = empty(shape, dtype)",
+        "dx = dout",
+        LAYERS,
+    ),
+    Bug(
+        "Affine keeps its first input",
+        "layers.py",
+        "self._x, self._x_shape = rows, x.shape",
+        "self._x = rows if self._x is None else self._x\n        self._x_shape = x.shape",
+        LAYERS,
+    ),
+    Bug(
+        "W not transposed",
+        "layers.py",
+        "dot(dout, self._W.T)",
+        "dot(dout, self._W.T.copy().reshape(self._W.shape).T)",
+        LAYERS,
+    ),
+    Bug("db missing", "layers.py", "bias_backward(self.db, dout)", "self.db[:] = 0", LAYERS),
+    Bug(
+        "the loss is a sum, not a mean",
+        "layers.py",
+        "self.loss = kernel(y, x, t) / N",
+        "self.loss = kernel(y, x, t)",
+        LAYERS,
+    ),
+    Bug(
+        "the gradient is a sum, not a mean",
+        "layers.py",
+        "y.dtype.type(dout / rows.shape[0])",
+        "y.dtype.type(dout)",
+        LAYERS,
+    ),
+    Bug(
+        "backward ignores dout of the loss",
+        "layers.py",
+        "y.dtype.type(dout / rows.shape[0])",
+        "y.dtype.type(1 / rows.shape[0])",
+        LAYERS,
+    ),
+    Bug(
+        "gradients of broadcast operands not summed",
+        "layers.py",
+        "    if np.shape(gradient) == shape:\n        return gradient\n",
+        "    return gradient\n",
+        LAYERS,
+    ),
+    Bug(
+        "labels not copied before they are checked",
+        "_arrays.py",
+        'labels = np.array(t, I64, order="C")',
+        'labels = np.asarray(t, I64, order="C")',
+        LAYERS,
+    ),
+    Bug(
+        "huge uint64 labels wrap around",
+        "_arrays.py",
+        "        t = np.minimum(t, 2**63 - 1)",
+        "        t = t % np.uint64(2)",
+        LAYERS,
+    ),
+    Bug(
+        "rows that do not sum to 1 accepted",
+        "_arrays.py",
+        '    if bad >= 0:\n        raise ValueError(\n            f"{where}: t[{bad}] sums',
+        '    if bad > len(rows):\n        raise ValueError(\n            f"{where}: t[{bad}] sums',
+        LAYERS,
+    ),
+    Bug(
+        "a mask dropped in silence",
+        "_arrays.py",
+        "if isinstance(x, np.ma.MaskedArray):",
+        "if x is None:",
+        LAYERS,
+    ),
+    Bug(
+        "gaps between elements reach the kernels",
+        "_arrays.py",
+        "if not array.flags.carray:",
+        "if not array.flags.aligned:",
+        LAYERS + " kernels",
+    ),
+    Bug(
+        "complex numbers lose their imaginary part",
+        "_arrays.py",
+        'if kind in "iub":',
+        'if kind in "iubc":',
+        LAYERS,
+    ),
+    # --- functions, gradients, networks ----------------------------------------------------------
+    Bug(
+        "relu_grad is 1 at 0",
+        "functions.py",
+        "np.where(x <= 0,",
+        "np.where(x < 0,",
+        "test_functions.py",
+    ),
+    Bug(
+        "a one-sided difference",
+        "gradient.py",
+        "return (above - below) / (2 * h)",
+        "return (above - float(f(x))) / h",
+        "test_gradient.py test_book_numbers.py",
+    ),
+    Bug(
+        "x not put back when f raises",
+        "gradient.py",
+        "    finally:\n        x[index] = value",
+        "    except ZeroDivisionError:\n        raise\n    x[index] = value",
+        "test_gradient.py",
+    ),
+    Bug(
+        "the gradient check lets 0.1 % pass",
+        "gradient.py",
+        "(1e-8, 1e-4)",
+        "(1e-8, 1e-2)",
+        "test_gradient.py",
+    ),
+    Bug(
+        "replaced parameters not noticed",
+        "network.py",
+        'if affine.W is not self.params[f"W{i}"]:',
+        'if affine.W.shape != self.params[f"W{i}"].shape:',
+        "test_network.py",
+    ),
+    Bug(
+        "weight decay missing from the gradient",
+        "network.py",
+        'grads[f"W{i}"] += self.weight_decay_lambda * affine.W',
+        "pass",
+        "test_network.py",
+    ),
+    Bug(
+        "accuracy over the last piece only",
+        "network.py",
+        "self._decay(), right / N",
+        "self._decay(), right / len(piece)",
+        "test_network.py",
+    ),
+    # --- training and files ----------------------------------------------------------------------
+    Bug(
+        "the last, smaller batch is dropped",
+        "trainer.py",
+        "for start in range(0, N, batch_size):",
+        "for start in range(0, N - batch_size + 1, batch_size):",
+        "test_trainer.py",
+    ),
+    Bug(
+        "'choice' without replacement",
+        "trainer.py",
+        "yield np.random.choice(N, batch_size)",
+        "yield np.random.permutation(N)[:batch_size]",
+        "test_trainer.py",
+    ),
+    Bug(
+        "divergence not noticed",
+        "trainer.py",
+        "if not math.isfinite(loss):",
+        "if loss is None:",
+        "test_trainer.py",
+    ),
+    Bug(
+        "the seed is ignored",
+        "trainer.py",
+        "return _shuffled(N, batch_size, np.random.default_rng(seed))",
+        "return _shuffled(N, batch_size, np.random.default_rng())",
+        "test_trainer.py",
+    ),
+    Bug(
+        "a file is written in place",
+        "_files.py",
+        "Path(name).replace(path)",
+        "path.write_bytes(content)",
+        "test_files.py test_history.py",
+    ),
+    Bug(
+        "a cache that others may write to is used",
+        "kernels/jit.py",
+        "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
+        "status.st_mode & 0",
+        "kernels",
+    ),
+]
+
+
+def caught(bug: Bug) -> str:
+    """Plant the bug; return '' if the tests noticed, else what happened instead."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("fastbp", "tests", "benchmarks"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, copy / name)
+        broken = copy / "fastbp" / bug.file
+        text = broken.read_text(encoding="utf-8")
+        if text.count(bug.right) != 1:
+            return f"cannot plant it: found {text.count(bug.right)} times in {bug.file}"
+        broken.write_text(text.replace(bug.right, bug.wrong), encoding="utf-8")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-x", "-q", "-m", "not mnist"),
+                *("-p", "no:cacheprovider", *(f"tests/{name}" for name in bug.tests.split())),
+            ],
+            cwd=copy,
+            env={
+                **os.environ,
+                "PYTHONPATH": folder,  # not the installed package
+                "FASTBP_CACHE_DIR": str(copy / "cache"),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode == 1:
+        return ""
+    return "SURVIVED" if done.returncode == 0 else f"the tests did not run:\n{done.stdout[-2000:]}"
+
+
+def main() -> int:
+    """Plant the bugs; returns the exit code."""
+    wanted = " ".join(sys.argv[1:])
+    bugs = [bug for bug in BUGS if wanted in bug.description]
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for bug, outcome in zip(bugs, pool.map(caught, bugs), strict=True):
+            print(f"{outcome or 'caught':<10} {bug.description} ({bug.file})", flush=True)
+            survivors += bool(outcome)
+    print(f"{len(bugs)} bugs planted, {len(bugs) - survivors} caught")
+    return 1 if survivors or not bugs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
