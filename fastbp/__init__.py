@@ -54,16 +54,52 @@ _SUBMODULES = {*_HOMES, "plot", "reference"}
 __all__ = sorted(["__version__", *_HOME_OF])
 
 if TYPE_CHECKING:
-    from .checkpoint import *  # noqa: F403
-    from .dataset import *  # noqa: F403
-    from .functions import *  # noqa: F403
-    from .gradient import *  # noqa: F403
-    from .history import *  # noqa: F403
-    from .layers import *  # noqa: F403
-    from .network import *  # noqa: F403
-    from .optimizer import *  # noqa: F403
-    from .threads import *  # noqa: F403
-    from .trainer import *  # noqa: F403
+    from .checkpoint import ModelError as ModelError
+    from .checkpoint import load_network as load_network
+    from .checkpoint import save_network as save_network
+    from .dataset import DatasetError as DatasetError
+    from .dataset import load_digits as load_digits
+    from .dataset import load_mnist as load_mnist
+    from .dataset import load_npz as load_npz
+    from .functions import cross_entropy_error as cross_entropy_error
+    from .functions import identity_function as identity_function
+    from .functions import mean_squared_error as mean_squared_error
+    from .functions import relu as relu
+    from .functions import relu_grad as relu_grad
+    from .functions import sigmoid as sigmoid
+    from .functions import sigmoid_grad as sigmoid_grad
+    from .functions import softmax as softmax
+    from .functions import softmax_loss as softmax_loss
+    from .functions import step_function as step_function
+    from .functions import sum_squared_error as sum_squared_error
+    from .gradient import GradientCheck as GradientCheck
+    from .gradient import check_gradient as check_gradient
+    from .gradient import gradient_descent as gradient_descent
+    from .gradient import numerical_diff as numerical_diff
+    from .gradient import numerical_gradient as numerical_gradient
+    from .history import History as History
+    from .layers import AddLayer as AddLayer
+    from .layers import Affine as Affine
+    from .layers import MulLayer as MulLayer
+    from .layers import Relu as Relu
+    from .layers import Sigmoid as Sigmoid
+    from .layers import SoftmaxWithLoss as SoftmaxWithLoss
+    from .network import MultiLayerNet as MultiLayerNet
+    from .network import Network as Network
+    from .network import TwoLayerNet as TwoLayerNet
+    from .optimizer import SGD as SGD
+    from .optimizer import AdaGrad as AdaGrad
+    from .optimizer import Adam as Adam
+    from .optimizer import Momentum as Momentum
+    from .optimizer import Nesterov as Nesterov
+    from .optimizer import RMSprop as RMSprop
+    from .threads import get_num_threads as get_num_threads
+    from .threads import set_num_threads as set_num_threads
+    from .trainer import DivergedError as DivergedError
+    from .trainer import Report as Report
+    from .trainer import Trainer as Trainer
+    from .trainer import TrainingInterrupted as TrainingInterrupted
+    from .trainer import fit as fit
 
 
 def __getattr__(name: str) -> Any:

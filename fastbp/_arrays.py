@@ -59,7 +59,7 @@ def as_array(where: str, name: str, x: Any, dtype: np.dtype[Any] | None = None) 
         x.dtype is dtype or (dtype is None and (x.dtype is F64 or x.dtype is F32))
     ):
         return x
-    array = _plain(where, name, x)
+    array = as_plain(where, name, x)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "f" and array.dtype.type is not np.longdouble:
         return array.astype(dtype or (F64 if size == 8 else F32), copy=False)
@@ -143,7 +143,7 @@ def as_parameter(where: str, name: str, x: Any, ndim: int) -> Array:
     return array
 
 
-def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Array:
+def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any], name: str = "t") -> Array:
     """Return targets as labels, or as rows where they are no labels.
 
     One dimension means labels, two mean rows.  One-hot rows come back as the labels they stand for.
@@ -158,6 +158,8 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Arra
         Batch size and number of classes.
     dtype : numpy.dtype
         float32 or float64, for rows.
+    name : str
+        Of the argument, for the message.
 
     Returns
     -------
@@ -173,22 +175,24 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Arra
     ValueError
         For another shape, and for a row that is negative somewhere or does not sum to 1 (to 1e-3).
     """
-    if type(t) is not ndarray:
-        t = _plain(where, "t", t)
+    t = as_plain(where, name, t)
     if t.ndim == 1:
-        return _labels(where, t, N, C)
+        return _labels(where, name, t, N, C)
     if t.ndim != 2:
         raise ValueError(
-            f"{where}: t has shape {t.shape}, expected ({N},) labels or ({N}, {C}) one-hot rows"
+            f"{where}: {name} has shape {t.shape}, "
+            f"expected ({N},) labels or ({N}, {C}) one-hot rows"
         )
-    rows = as_kernel_array(where, "t", t, dtype, (N, C))
+    rows = as_kernel_array(where, name, t, dtype, (N, C))
     labels = np.empty(N, I64)
     if first_not_one_hot(labels, rows) < 0:
         return labels
     bad = first_not_distribution(rows, ROW_SUM_TOLERANCE)
     if bad >= 0:
+        with np.errstate(invalid="ignore"):  # inf - inf
+            total, least = rows[bad].sum(), rows[bad].min()
         raise ValueError(
-            f"{where}: t[{bad}] sums to {rows[bad].sum():g} with minimum {rows[bad].min():g}, "
+            f"{where}: {name}[{bad}] sums to {total:g} with minimum {least:g}, "
             "expected a one-hot row or probabilities that sum to 1"
         )
     return rows
@@ -196,7 +200,7 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any]) -> Arra
 
 def single_target(where: str, t: Any, C: int) -> Array:
     """Return the target of one example of shape (C,) as that of a batch: (1,) or (1, C)."""
-    t = _plain(where, "t", t)
+    t = as_plain(where, "t", t)
     if t.ndim == 0 or t.shape == (1,) != (C,):
         return t.reshape(1)
     if t.ndim == 1:
@@ -204,24 +208,35 @@ def single_target(where: str, t: Any, C: int) -> Array:
     raise ValueError(f"{where}: t has shape {t.shape}, expected a label or ({C},) for one example")
 
 
-def _labels(where: str, t: Array, N: int, C: int) -> Array:
+def _labels(where: str, name: str, t: Array, N: int, C: int) -> Array:
     if t.dtype.kind not in "iu":
         raise TypeError(
-            f"{where}: t has dtype {t.dtype} and one dimension, expected integer labels; "
+            f"{where}: {name} has dtype {t.dtype} and one dimension, expected integer labels; "
             f"one-hot rows have shape ({N}, {C})"
         )
     if t.shape[0] != N:
         raise ValueError(
-            f"{where}: t has shape {t.shape} and x has {N} rows, expected as many labels as rows"
+            f"{where}: {name} has shape {t.shape} and x has {N} rows, "
+            "expected as many labels as rows"
         )
-    if t.dtype.kind == "u" and t.dtype.itemsize == 8:
-        t = np.minimum(t, 2**63 - 1)  # the one integer type that does not fit into int64
     # Always a copy: kernels index by labels, so nobody may change them after they were checked.
     labels = np.array(t, I64, order="C")
+    if t.dtype.kind == "u":
+        labels[t > 2**63 - 1] = -1  # what does not fit into int64 must not come out as a label
     bad = first_outside(labels, C)
     if bad >= 0:
-        raise IndexError(f"{where}: t[{bad}] is {t[bad]}, expected a label in [0, {C})")
+        raise IndexError(f"{where}: {name}[{bad}] is {t[bad]}, expected a label in [0, {C})")
     return labels
+
+
+def as_matrices(*arrays: Array) -> tuple[Array, ...]:
+    """Return C-contiguous arrays of any shape as the matrices that element-wise kernels take."""
+    return tuple(array.reshape(1, -1) for array in arrays)
+
+
+def forward_first(where: str) -> RuntimeError:
+    """Return the error for a backward before any forward."""
+    return RuntimeError(f"{where}: call forward first, backward belongs to its result")
 
 
 def require_finite(where: str, name: str, x: Array) -> None:
@@ -238,9 +253,17 @@ def require_finite(where: str, name: str, x: Array) -> None:
             )
 
 
-def _plain(where: str, name: str, x: Any) -> Array:
-    """Return x as a base-class array, refusing what would lose a mask or has no rectangle."""
-    if isinstance(x, np.ma.MaskedArray):
+def as_plain(where: str, name: str, x: Any) -> Array:
+    """Return x as a base-class array of any type, in any layout, without a copy if it is one.
+
+    Raises
+    ------
+    TypeError
+        For masked arrays, whose mask would be lost, and for ragged lists.
+    """
+    if type(x) is ndarray:
+        return x
+    if _is_masked(x):
         raise TypeError(
             f"{where}: {name} is a masked array, whose mask would be lost; "
             "fill it first (x.filled(value))"
@@ -249,3 +272,10 @@ def _plain(where: str, name: str, x: Any) -> Array:
         return np.asarray(x)
     except ValueError as error:
         raise TypeError(f"{where}: {name} is not a rectangular array of numbers") from error
+
+
+def _is_masked(x: Any) -> bool:
+    """Whether x is a masked array, or a list with one in it."""
+    if isinstance(x, (list, tuple)):
+        return any(_is_masked(item) for item in x)
+    return isinstance(x, np.ma.MaskedArray)

@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         As the operating system says.  No temporary file is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".fastbp-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from .network import ACTIVATIONS, Network
 __all__ = ["ModelError", "load_network", "save_network"]
 
 FORMAT = "fastbp network, version 1"
+
+# safetensors' names of the parameters' types.
+DTYPES = {"F32": np.float32, "F64": np.float64}
 
 
 class ModelError(ValueError):
@@ -95,42 +99,54 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
         raise ModelError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            params = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            # What is written in the header decides whether anything else is read.
+            about, dtype = _describe(file)
+            params = {key: file.get_tensor(key) for key in _shapes(about["sizes"])}
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a fastbp network (format {metadata.get('format')!r})")
-    try:
-        about = json.loads(metadata["network"])
-        network = _build(about, params)
-        notes = dict(about["notes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: damaged ({error})") from error
-    return network, notes
-
-
-def _build(about: Mapping[str, Any], params: Mapping[str, Any]) -> Network:
-    """Build the network that fits these parameters exactly, or raise ValueError."""
-    sizes = [int(size) for size in about["sizes"]]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i, (D, H) in enumerate(itertools.pairwise(sizes), start=1):
-        shapes[f"W{i}"], shapes[f"b{i}"] = (D, H), (H,)
-    found = {key: p.shape for key, p in params.items()}
-    if not shapes or found != shapes:
-        raise ValueError(f"parameters {found} do not fit the sizes {sizes}")
-    dtypes = {p.dtype for p in params.values()}
-    if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
-        raise ValueError(f"parameters have types {sorted(map(str, dtypes))}")
-    if about["activation"] not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {about['activation']!r}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not a fastbp network ({error})") from error
+    for key, p in params.items():
+        if not np.isfinite(p).all():
+            raise ModelError(f"{path}: {key} is not finite everywhere")
     network = Network(
-        sizes,
-        [0.0] * (len(sizes) - 1),
+        about["sizes"],
+        [0.0] * (len(about["sizes"]) - 1),
         activation=about["activation"],
         weight_decay_lambda=about["weight_decay_lambda"],
-        dtype=dtypes.pop(),
+        dtype=dtype,
         seed=0,
     )
     network.params.update(params)
-    return network
+    return network, about["notes"]
+
+
+def _describe(file: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
+    """Return what the header says of the network, and the parameters' type; or raise ValueError."""
+    metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+    about = json.loads(metadata["network"])
+    sizes, decay = about["sizes"], about["weight_decay_lambda"]
+    if len(sizes) < 2 or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"sizes are {sizes}")
+    if type(decay) not in (int, float) or not 0 <= decay < math.inf:
+        raise ValueError(f"weight_decay_lambda is {decay!r}")
+    if type(about["activation"]) is not str or about["activation"] not in ACTIVATIONS:
+        raise ValueError(f"activation is {about['activation']!r}")
+    if not isinstance(about["notes"], dict):
+        raise ValueError("notes are no mapping")
+    found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    if found != _shapes(sizes):
+        raise ValueError(f"parameters {found} do not fit the sizes {sizes}")
+    types = {file.get_slice(key).get_dtype() for key in found}
+    if len(types) != 1 or not types <= DTYPES.keys():
+        raise ValueError(f"parameters have types {sorted(types)}")
+    return about, np.dtype(DTYPES[types.pop()])
+
+
+def _shapes(sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (D, H) in enumerate(itertools.pairwise(sizes), start=1):
+        shapes[f"W{i}"], shapes[f"b{i}"] = (D, H), (H,)
+    return shapes

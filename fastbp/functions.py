@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy import empty
 
-from ._arrays import Array, as_array, as_kernel_array, as_targets, single_target
+from ._arrays import (
+    Array,
+    as_array,
+    as_kernel_array,
+    as_matrices,
+    as_targets,
+    single_target,
+)
 from .kernels.relu import relu_forward
 from .kernels.sigmoid import sigmoid_forward
 from .kernels.softmax_loss import softmax_forward
@@ -86,7 +93,7 @@ def sigmoid(x: Any) -> Any:
     """
     x = as_kernel_array("sigmoid", "x", x)
     out = empty(x.shape, x.dtype)
-    sigmoid_forward(out.reshape(1, -1), x.reshape(1, -1))
+    sigmoid_forward(*as_matrices(out, x))
     return out[()]
 
 
@@ -130,7 +137,7 @@ def relu(x: Any) -> Any:
     """
     x = as_kernel_array("relu", "x", x)
     out, mask = empty(x.shape, x.dtype), empty(x.shape, np.bool_)
-    relu_forward(out.reshape(1, -1), mask.reshape(1, -1), x.reshape(1, -1))
+    relu_forward(*as_matrices(out, mask, x))
     return out[()]
 
 
@@ -264,12 +271,12 @@ def cross_entropy_error(y: Any, t: Any, eps: float = 1e-7) -> float:
     """
     where = "cross_entropy_error"
     y = as_array(where, "y", y)
-    if y.ndim == 1:
-        y, t = y.reshape(1, -1), single_target(where, t, y.size)
-    if y.ndim != 2 or not y.size:
+    if y.ndim not in (1, 2) or not y.size:
         raise ValueError(
             f"{where}: y has shape {y.shape}, expected (N, C) with at least one row and class"
         )
+    if y.ndim == 1:
+        y, t = y.reshape(1, -1), single_target(where, t, y.size)
     N, C = y.shape
     t = as_targets(where, t, N, C, y.dtype)
     with np.errstate(divide="ignore"):  # log(0) = -inf is the answer when eps is 0

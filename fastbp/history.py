@@ -88,7 +88,7 @@ class History:
         OSError
             As the operating system says.
         """
-        text = json.dumps(self.to_dict(), allow_nan=False)
+        text = json.dumps(self.to_dict())
         write_atomically(Path(path), text.encode())
 
     @classmethod
@@ -111,9 +111,21 @@ class History:
             When it is no such record.
         """
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            record._require_types()
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a training history ({error})") from error
+        return record
+
+    def _require_types(self) -> None:
+        if not isinstance(self.settings, dict):
+            raise TypeError("settings are no mapping")
+        for name, values in vars(self).items():
+            if name == "settings":
+                continue
+            kinds = (int,) if name == "steps" else (int, float)
+            if not isinstance(values, list) or not all(type(v) in kinds for v in values):
+                raise TypeError(f"{name} is no list of numbers")
 
     def plot(self, path: str | PathLike[str] | None = None) -> Figure:
         """Draw the loss of every step and the accuracies; needs the extra ``plot``.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from . import gradient as _gradient
-from ._arrays import Array, as_targets
+from ._arrays import Array, as_plain, as_targets
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "Network", "TwoLayerNet"]
@@ -72,25 +73,26 @@ class Network:
         seed: int | None = None,
     ) -> None:
         name = type(self).__name__
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise ValueError(
                 f"{name}: activation is {activation!r}, expected one of {sorted(ACTIVATIONS)}"
             )
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"{name}: dtype is {np.dtype(dtype)}, expected float32 or float64")
-        if not 0 <= weight_decay_lambda < np.inf:
+        dtype = _float_type(name, dtype)
+        self.sizes = tuple(_size(name, f"sizes[{i}]", size) for i, size in enumerate(sizes))
+        stds = [_nonnegative(name, f"weight_stds[{i}]", std) for i, std in enumerate(weight_stds)]
+        if len(self.sizes) < 2 or len(stds) != len(self.sizes) - 1:
             raise ValueError(
-                f"{name}: weight_decay_lambda is {weight_decay_lambda!r}, expected a number >= 0"
+                f"{name}: {len(self.sizes)} sizes and {len(stds)} weight_stds, expected at least "
+                "two sizes and one standard deviation less"
             )
-        normal = np.random.randn if seed is None else _normal(seed)
-        self.sizes = tuple(sizes)
         self.activation = activation
-        self.weight_decay_lambda = float(weight_decay_lambda)
+        self.weight_decay_lambda = _nonnegative(name, "weight_decay_lambda", weight_decay_lambda)
+        normal = np.random.randn if seed is None else _normal(name, seed)
         self.params: dict[str, Array] = {}
         self.layers: dict[str, Affine | Relu | Sigmoid] = {}
         depth = len(self.sizes) - 1
         for i, (D, H, std) in enumerate(
-            zip(self.sizes[:-1], self.sizes[1:], weight_stds, strict=True), start=1
+            zip(self.sizes[:-1], self.sizes[1:], stds, strict=True), start=1
         ):
             W = self.params[f"W{i}"] = (std * normal(D, H)).astype(dtype)
             b = self.params[f"b{i}"] = np.zeros(H, dtype)
@@ -131,11 +133,7 @@ class Network:
         TypeError
             For any other type.
         """
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(
-                f"{type(self).__name__}.astype: dtype is {np.dtype(dtype)}, "
-                "expected float32 or float64"
-            )
+        dtype = _float_type(f"{type(self).__name__}.astype", dtype)
         twin = copy.deepcopy(self)
         twin.params = {key: p.astype(dtype) for key, p in self.params.items()}
         return twin
@@ -222,11 +220,12 @@ class Network:
         IndexError, TypeError, ValueError
             As the layers.
         """
-        x = x if isinstance(x, np.ndarray) else np.asarray(x)
+        where = f"{type(self).__name__}.evaluate"
+        x = as_plain(where, "x", x)
+        if x.ndim < 2 or not len(x):
+            raise ValueError(f"{where}: x has shape {x.shape}, expected (N, D) with N >= 1")
         N, C = len(x), self.sizes[-1]
-        if not N:
-            raise ValueError(f"{type(self).__name__}.evaluate: x has shape {x.shape}, no examples")
-        t = as_targets(f"{type(self).__name__}.evaluate", t, N, C, self.dtype)
+        t = as_targets(where, t, N, C, self.dtype)
         loss, right = 0.0, 0
         for start in range(0, N, EVALUATION_ROWS):
             piece = t[start : start + EVALUATION_ROWS]
@@ -361,7 +360,7 @@ class TwoLayerNet(Network):
             _size("TwoLayerNet", "hidden_size", hidden_size),
             _size("TwoLayerNet", "output_size", output_size),
         )
-        std = _std("TwoLayerNet", weight_init_std)
+        std = _nonnegative("TwoLayerNet", "weight_init_std", weight_init_std)
         super().__init__(sizes, (std, std), activation=activation, dtype=dtype, seed=seed)
 
 
@@ -422,7 +421,8 @@ class MultiLayerNet(Network):
                 )
             stds = [(gain[rule] / D) ** 0.5 for D in sizes[:-1]]
         else:
-            stds = [_std(name, weight_init_std)] * (len(sizes) - 1)
+            std = _nonnegative(name, "weight_init_std", weight_init_std)
+            stds = [std] * (len(sizes) - 1)
         super().__init__(
             sizes,
             stds,
@@ -433,9 +433,22 @@ class MultiLayerNet(Network):
         )
 
 
-def _normal(seed: int) -> Callable[..., Array]:
-    rng = np.random.default_rng(seed)
+def _normal(where: str, seed: Any) -> Callable[..., Array]:
+    try:
+        rng = np.random.default_rng(operator.index(seed))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: seed is {seed!r}, expected an integer >= 0") from error
     return lambda *shape: rng.standard_normal(shape)
+
+
+def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known not in (np.float32, np.float64):
+        raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
+    return known
 
 
 def _size(where: str, name: str, value: Any) -> int:
@@ -448,9 +461,10 @@ def _size(where: str, name: str, value: Any) -> int:
     return size
 
 
-def _std(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{where}: weight_init_std is {value!r}, expected a number")
-    if not 0 <= value < np.inf:
-        raise ValueError(f"{where}: weight_init_std is {value!r}, expected a number >= 0")
-    return float(value)
+def _nonnegative(where: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
+    number = float(value)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
+    return number

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,25 @@ __all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "Opti
 EPS = 1e-7
 
 
-def _rate(optimizer: object, value: float) -> float:
+def _rate(optimizer: object, value: Any) -> float:
     """Return a learning rate: positive and finite."""
-    if isinstance(value, (bool, str)) or not 0 < value < math.inf:
+    if not _is_number(value) or not 0 < value < math.inf:
         name = type(optimizer).__name__
         raise ValueError(f"{name}: lr is {value!r}, expected a positive number")
     return float(value)
 
 
-def _decay(optimizer: object, name: str, value: float) -> float:
+def _decay(optimizer: object, name: str, value: Any) -> float:
     """Return the share of the past that a running mean keeps: in [0, 1)."""
-    if isinstance(value, (bool, str)) or not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"{type(optimizer).__name__}: {name} is {value!r}, expected a number in [0, 1)"
         )
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class Optimizer:
@@ -94,9 +99,12 @@ class Optimizer:
 
     def _pair(self, key: str, param: Any, grads: Mapping[str, Any]) -> tuple[Array, Array]:
         where = f"{type(self).__name__}.update"
-        if not isinstance(param, np.ndarray) or param.dtype not in (np.float32, np.float64):
-            kind = getattr(param, "dtype", type(param).__name__)
-            raise TypeError(f"{where}: params[{key!r}] is {kind}, expected float32 or float64")
+        plain = isinstance(param, np.ndarray) and not isinstance(param, np.ma.MaskedArray)
+        if not plain or param.dtype.type not in (np.float32, np.float64):
+            kind = f"of type {param.dtype}" if plain else f"a {type(param).__name__}"
+            raise TypeError(
+                f"{where}: params[{key!r}] is {kind}, expected a float32 or float64 array"
+            )
         if not param.flags.writeable:
             raise TypeError(f"{where}: params[{key!r}] is read-only")
         if key not in grads:

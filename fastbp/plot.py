@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import Array
+from ._arrays import Array, as_targets
 from ._files import write_atomically
 from .functions import softmax
 
@@ -56,7 +56,9 @@ def curves(history: History) -> Figure:
     width = max(1, len(losses) // 50)
     if len(losses) >= width:
         mean = np.convolve(losses, np.full(width, 1 / width), "valid")
-        left.plot(np.arange(len(mean)) + width / 2, mean, color=TRAIN_COLOR, label="running mean")
+        left.plot(
+            np.arange(len(mean)) + (width - 1) / 2, mean, color=TRAIN_COLOR, label="running mean"
+        )
         left.legend(frameon=False)
     left.set(xlabel="step", ylabel="loss (nats)", title="Loss")
     right.plot(history.steps, history.train_acc_list, color=TRAIN_COLOR, label="training")
@@ -120,9 +122,16 @@ def hardest(network: Network, x: Any, t: Any, count: int) -> tuple[Array, Array]
     -------
     probability : (N, C) array
     order : (count,) array of int
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        For labels that are none, or not one for each row.
     """
     probability = softmax(network.predict(x))
-    own = probability[np.arange(len(t)), t]
+    N, C = probability.shape
+    labels = as_targets("hardest", t, N, C, probability.dtype)
+    own = probability[np.arange(N), labels]
     return probability, np.argsort(own, kind="stable")[:count]
 
 

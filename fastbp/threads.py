@@ -39,10 +39,7 @@ def set_num_threads(n: int) -> None:
     ValueError
         For any other n.
     """
-    cpus = available_cpus()
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= cpus:
-        raise ValueError(f"set_num_threads: n is {n!r}, expected an integer from 1 to {cpus}")
-    _blas().limit(limits=n)
+    _set("set_num_threads: n", n, n)
 
 
 def get_num_threads() -> int:
@@ -61,16 +58,20 @@ def blas_info() -> list[dict[str, Any]]:
 
 
 def _blas() -> Any:
-    return ThreadpoolController().select(user_api="blas")
+    """Return NumPy's BLAS pools: SciPy may have brought one of its own, which is not used here."""
+    pools = ThreadpoolController().select(user_api="blas")
+    own = [pool["filepath"] for pool in pools.info() if "numpy" in pool["filepath"]]
+    return pools.select(filepath=own) if own else pools
 
 
-def _from_environment() -> None:
-    text = os.environ.get("FASTBP_NUM_THREADS")
-    if text is None:
-        return
-    if not text.isdecimal():
-        raise ValueError(f"FASTBP_NUM_THREADS is {text!r}, expected a positive integer")
-    set_num_threads(int(text))
+def _set(name: str, given: Any, n: Any) -> None:
+    cpus = available_cpus()
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= cpus:
+        raise ValueError(f"{name} is {given!r}, expected an integer from 1 to {cpus}")
+    _blas().limit(limits=n)
 
 
-_from_environment()
+# Obeyed when this module is first imported, which the affine layer does.
+if "FASTBP_NUM_THREADS" in os.environ:
+    _text = os.environ["FASTBP_NUM_THREADS"]
+    _set("FASTBP_NUM_THREADS", _text, int(_text) if _text.isascii() and _text.isdigit() else None)

@@ -10,28 +10,37 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, as_targets, require_finite
+from ._arrays import Array, as_array, as_plain, as_targets, require_finite
+from ._interrupt import HeldInterrupt
 from .history import History
 from .network import Network
 from .optimizer import OPTIMIZERS, SGD, Optimizer
+from .sampling import batches
 
 __all__ = ["DivergedError", "History", "Report", "Trainer", "TrainingInterrupted", "fit"]
 
 # What `fit` trains for when neither epochs nor iterations are given.
 DEFAULT_EPOCHS = 20
 
+# A mean loss this many times that of the first step, and of guessing, has diverged too: at an
+# absurd learning rate units die, and what is left of the network may stay finite.
+HOPELESS = 1000.0
+
 # A bar that would be gone at once is never drawn.
 BAR_AFTER_SECONDS = 2.0
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite.  The parameters are those of the step before.
+    """The loss became NaN or infinite, or over an epoch 1000 times that of guessing.
+
+    The parameters are those that gave this loss, unless they are not finite themselves: then those
+    of the last report.
 
     Attributes
     ----------
@@ -166,7 +175,8 @@ def fit(
     Raises
     ------
     DivergedError
-        When the loss becomes NaN or infinite; it has the history.
+        When the loss becomes NaN, infinite, or over an epoch 1000 times that of guessing; it has
+        the history.
     IndexError
         For a label outside [0, C).
     TrainingInterrupted
@@ -185,14 +195,13 @@ def fit(
             f"fit: optimizer is {optimizer!r}, expected one of fastbp.optimizer, "
             "such as SGD(lr=0.1)"
         )
-    x, t = _examples("fit", "x", x, t, network, allow_nonfinite)
+    x, t = _examples(("x", "t"), x, t, network, allow_nonfinite)
     validation = None
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             raise TypeError("fit: validation_data is not a pair (x, t)")
-        validation = _examples(
-            "fit", "validation_data[0]", *validation_data, network, allow_nonfinite
-        )
+        names = ("validation_data[0]", "validation_data[1]")
+        validation = _examples(names, *validation_data, network, allow_nonfinite)
     batch_size = min(_count("batch_size", batch_size), len(x))
     per_epoch = -(-len(x) // batch_size)
     if epochs is not None and iterations is not None:
@@ -202,7 +211,7 @@ def fit(
     else:
         total = per_epoch * _count("epochs", DEFAULT_EPOCHS if epochs is None else epochs)
     sample = None if evaluate_sample is None else _count("evaluate_sample", evaluate_sample)
-    batches = _batches(len(x), batch_size, sampling, seed)
+    rows_of_batches = batches(len(x), batch_size, sampling, seed)
 
     history = History(
         settings={
@@ -215,46 +224,56 @@ def fit(
             "iterations": total,
         }
     )
-    measure = _Meter(network, (x, t), validation, sample, history, total, per_epoch)
-    bar = _progress_bar(total, progress)
+    measure = _Meter(
+        network, (x, t), validation, sample, history, total, per_epoch, allow_nonfinite
+    )
+    # Overflow is what divergence looks like; it gets an error of its own, not NumPy's warning.
+    quiet = np.errstate(over="ignore", invalid="ignore")
     try:
-        with bar:
-            report = measure()
+        with quiet, HeldInterrupt() as interrupt, _progress_bar(total, progress) as bar:
+            report = measure(optimizer.lr)
+            interrupt.check()
             stop = _call(callbacks, report)
-            while len(history.train_loss_list) < total and not stop:
-                until = min(total, len(history.train_loss_list) + per_epoch)
-                while (step := len(history.train_loss_list)) < until:
-                    rows = next(batches)
+            while len(history) < total and not stop:
+                until = min(total, len(history) + per_epoch)
+                while len(history) < until:
+                    rows = next(rows_of_batches)
                     loss, grads = network.loss_and_gradient(x[rows], t[rows])
                     if not math.isfinite(loss):
-                        raise DivergedError(step, loss, optimizer.lr, history)
+                        raise DivergedError(len(history), loss, optimizer.lr, history)
+                    interrupt.check()
                     optimizer.update(network.params, grads)
                     history.train_loss_list.append(loss)
                     measure.examples += len(rows)
                     bar.update()
-                report = measure()
+                report = measure(optimizer.lr)
                 bar.set_postfix_str(f"loss {report.train_loss:.4f}")
+                interrupt.check()
                 stop = _call(callbacks, report)
     except KeyboardInterrupt:
         raise TrainingInterrupted(history) from None
+    except DivergedError:
+        measure.restore_finite()
+        raise
     return history
 
 
 def _examples(
-    where: str, name: str, x: Any, t: Any, network: Network, allow_nonfinite: bool
+    names: tuple[str, str], x: Any, t: Any, network: Network, allow_nonfinite: bool
 ) -> tuple[Array, Array]:
     """Return checked inputs and targets."""
+    where, name = "fit", names[0]
     D, C = network.sizes[0], network.sizes[-1]
-    x = x if isinstance(x, np.ndarray) else np.asarray(x)
+    x = as_plain(where, name, x)
     if x.ndim < 2 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"{where}: {name} has shape {x.shape}, expected (N, {D})")
     if not len(x):
         raise ValueError(f"{where}: {name} has shape {x.shape}, no examples")
     as_array(where, name, x[:1], network.dtype)  # the type, without converting everything
-    t = as_targets(where, t, len(x), C, network.dtype)
+    t = as_targets(where, t, len(x), C, network.dtype, names[1])
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
-    return np.asarray(x), t
+    return x, t
 
 
 def _count(name: str, value: Any) -> int:
@@ -265,32 +284,6 @@ def _count(name: str, value: Any) -> int:
     if count < 1 or isinstance(value, bool):
         raise ValueError(f"fit: {name} is {value!r}, expected a positive integer")
     return count
-
-
-def _batches(N: int, batch_size: int, sampling: str, seed: int | None) -> Iterator[Array]:
-    """Return an endless iterator over the row numbers of batches."""
-    if sampling == "shuffle":
-        return _shuffled(N, batch_size, np.random.default_rng(seed))
-    if sampling == "choice":
-        return _chosen(N, batch_size, seed)
-    raise ValueError(f"fit: sampling is {sampling!r}, expected 'shuffle' or 'choice'")
-
-
-def _shuffled(N: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
-    while True:
-        order = rng.permutation(N)
-        for start in range(0, N, batch_size):
-            yield order[start : start + batch_size]
-
-
-def _chosen(N: int, batch_size: int, seed: int | None) -> Iterator[Array]:
-    rng = None if seed is None else np.random.default_rng(seed)
-    while True:
-        if rng is None:
-            # The book's line, from the book's generator.
-            yield np.random.choice(N, batch_size)  # noqa: NPY002
-        else:
-            yield rng.integers(0, N, batch_size)
 
 
 class _Meter:
@@ -305,8 +298,11 @@ class _Meter:
         history: History,
         total: int,
         per_epoch: int,
+        allow_nonfinite: bool,
     ) -> None:
         self.network = network
+        self.guessing = math.log(max(2, network.sizes[-1]))
+        self.allow_nonfinite = allow_nonfinite
         self.training = training[0][:sample], training[1][:sample]
         self.validation = validation and (validation[0][:sample], validation[1][:sample])
         self.history = history
@@ -315,13 +311,27 @@ class _Meter:
         self.examples = 0  # trained on since the last report
         self.begin = self.resumed = time.perf_counter()
         self.reported = 0
+        self.last_good: dict[str, Array] = {}
 
-    def __call__(self) -> Report:
+    def restore_finite(self) -> None:
+        """Put the parameters of the last report back, if those of now are not finite."""
+        params = self.network.params
+        if not all(np.isfinite(p).all() for p in params.values()):
+            for key, good in self.last_good.items():
+                params[key][...] = good
+
+    def __call__(self, learning_rate: float) -> Report:
         history, step = self.history, len(self.history.train_loss_list)
         training_time = time.perf_counter() - self.resumed
         losses = history.train_loss_list[self.reported :]
-        _, train_acc = self.network.evaluate(*self.training)
+        train_loss, train_acc = self.network.evaluate(*self.training)
+        mean_loss = sum(losses) / len(losses) if losses else math.nan
+        if not (math.isfinite(train_loss) or self.allow_nonfinite):
+            raise DivergedError(step, train_loss, learning_rate, history)
+        if losses and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing):
+            raise DivergedError(step, mean_loss, learning_rate, history)
         test_loss, test_acc = None, None
+        self.last_good = {key: p.copy() for key, p in self.network.params.items()}
         if self.validation is not None:
             test_loss, test_acc = self.network.evaluate(*self.validation)
             history.test_loss_list.append(test_loss)
@@ -338,7 +348,7 @@ class _Meter:
             step=step,
             total_steps=self.total,
             epoch=step / self.per_epoch,
-            train_loss=sum(losses) / len(losses) if losses else math.nan,
+            train_loss=mean_loss,
             train_acc=train_acc,
             test_loss=test_loss,
             test_acc=test_acc,

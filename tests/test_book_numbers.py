@@ -5,6 +5,7 @@ import pytest
 
 from fastbp.functions import cross_entropy_error, mean_squared_error
 from fastbp.gradient import gradient_descent, numerical_diff, numerical_gradient
+from fastbp.kernels.jit import JIT_DISABLED
 from fastbp.layers import AddLayer, Affine, MulLayer, Relu, Sigmoid, SoftmaxWithLoss
 from fastbp.network import TwoLayerNet
 
@@ -118,6 +119,9 @@ def test_the_gradient_of_a_bias_is_the_sum_over_the_rows():
     np.testing.assert_array_equal(layer.db, [5, 7, 9])
 
 
+compiled_only = pytest.mark.skipif(JIT_DISABLED, reason="half a minute as plain Python")
+
+
 def gradient_check(mnist, last_layer):
     """Return the mean absolute difference of each parameter's gradients, as section 5.7.3 does."""
     (x_train, t_train), _ = mnist
@@ -128,6 +132,7 @@ def gradient_check(mnist, last_layer):
     return {key: np.abs(backpropagation[key] - numerical[key]).mean() for key in numerical}
 
 
+@compiled_only
 @pytest.mark.mnist
 def test_gradient_check_with_the_books_eps(mnist):
     differences = gradient_check(mnist, SoftmaxWithLoss(eps=1e-7))
@@ -137,6 +142,7 @@ def test_gradient_check_with_the_books_eps(mnist):
         assert value / 4 < differences[key] < value * 4, key
 
 
+@compiled_only
 @pytest.mark.mnist
 def test_gradient_check_with_the_exact_loss(mnist):
     differences = gradient_check(mnist, SoftmaxWithLoss())

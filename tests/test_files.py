@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,12 @@ def test_a_relative_path_is_in_the_current_folder(tmp_path, monkeypatch):
     assert (tmp_path / "model.bin").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("name", [" ", "a b", "-", ".hidden", "%s{0}*?", "ゼロ", "x" * 255])
+LONG = pytest.param(
+    "x" * 255, marks=pytest.mark.skipif(os.name == "nt", reason="too long with its folder")
+)
+
+
+@pytest.mark.parametrize("name", ["a b", "-", ".hidden", "%s{0}", "ゼロ", LONG])
 def test_any_name_the_folder_allows_is_a_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"old")
@@ -67,7 +73,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_is_and_the_name_after(path, m
     fsync, replace = os.fsync, os.replace
 
     def note_fsync(handle):
-        events.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")  # noqa: PTH112
+        events.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
         fsync(handle)
 
     def note_replace(*arguments, **options):
@@ -77,7 +83,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_is_and_the_name_after(path, m
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
     write_atomically(path, b"new")
-    assert events == ["file", "replace", "folder"]
+    assert events == ["file", "replace", "folder"][: 3 if hasattr(os, "O_DIRECTORY") else 2]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
@@ -116,7 +122,7 @@ def test_a_failure_leaves_the_folder_as_it_was(path, call, error, old, monkeypat
     if old is not None:
         path.write_bytes(old)
     monkeypatch.setattr(os, call, failing(call, error))
-    with pytest.raises(type(error), match="the disk is full|Ctrl-C"):
+    with pytest.raises(type(error), match=r"the disk is full|Ctrl-C"):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == (
@@ -143,7 +149,7 @@ def test_a_folder_that_cannot_be_flushed_has_the_new_file_whole(path, monkeypatc
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112
-@pytest.mark.parametrize("call", [None, *CALLS])
+@pytest.mark.parametrize("call", [None, "fsync", "replace", "chmod", "umask"])
 def test_no_file_is_left_open(path, call, monkeypatch):
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     if call is not None:

@@ -259,7 +259,7 @@ def test_squared_errors_are_half_the_sum(name, shape, dtype, rng):
     y, t = rng.normal(size=(2, *shape)).astype(dtype)
     ours, oracle = both(name)
     error = ours(y, t)
-    assert type(error) is float
+    assert isinstance(error, float)
     expected = oracle(np.asarray(y, np.float64), np.asarray(t, np.float64))
     assert error == pytest.approx(expected, rel=1e-12 if dtype == np.float64 else 1e-6)
 
@@ -320,7 +320,7 @@ def test_losses_are_those_of_the_reference(name, shape, dtype, targets, rng):
     y = probabilities(rng, shape).astype(dtype)
     labels = rng.integers(shape[1], size=shape[0])
     loss = ours(y, TARGETS[targets](labels, shape[1]))
-    assert type(loss) is float
+    assert isinstance(loss, float)
     expected = oracle(y.astype(np.float64), labels)
     assert loss == pytest.approx(expected, rel=1e-12 if dtype == np.float64 else 2e-6, abs=1e-7)
 

@@ -121,7 +121,7 @@ def test_nan_from_f_is_passed_on():
 )
 def test_f_must_return_one_number(result):
     x = np.ones(2)
-    with pytest.raises(ValueError, match="f returned .*expected one number"):
+    with pytest.raises(ValueError, match=r"f returned .*expected one number"):
         numerical_gradient(lambda _: result, x)
     np.testing.assert_array_equal(x, 1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbp import DivergedError, History, SGD, TwoLayerNet, fit
+from fastbp import SGD, DivergedError, History, TwoLayerNet, fit
 
 RECORD = History(
     train_loss_list=[2.302585092994046, 1e-300, 0.1, 5e-324],

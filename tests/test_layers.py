@@ -163,6 +163,17 @@ def test_mul_and_add_refuse_dout_of_another_shape(cls, shape):
         layer.backward(np.ones(shape))
 
 
+@pytest.mark.parametrize("cls", [MulLayer, AddLayer])
+@pytest.mark.parametrize("shapes", [((4, 3), (4, 3)), ((4, 1), (1, 3)), ((4, 3), ())], ids=str)
+def test_mul_and_add_take_a_number_for_dout_as_that_in_every_place(cls, shapes, rng):
+    x, y = (np.array(rng.normal(size=shape)) for shape in shapes)
+    layer = cls()
+    out = layer.forward(x, y)
+    of_number, of_array = layer.backward(2.0), layer.backward(np.full(out.shape, 2.0))
+    for one, other in zip(of_number, of_array, strict=True):
+        assert_close(one, other)
+
+
 # --- Relu and Sigmoid ----------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ import pytest
 from closeness import agree, assert_close, central_differences
 from odd_arrays import LAYOUTS, MATRIX_LAYOUTS, REFUSED, snapshot
 
-import fastbp
 from fastbp import reference
 from fastbp.kernels.jit import JIT_DISABLED
 from fastbp.layers import Affine
@@ -84,15 +83,6 @@ def test_backward_agrees_with_central_differences(shape, of, rng):
     layer.forward(x)
     dx = layer.backward(weights)
     assert agree({"x": dx, "W": layer.dW, "b": layer.db}[of], differences)
-
-
-@by_dtype
-def test_the_bits_do_not_depend_on_the_number_of_threads(dtype, threads, rng):
-    layer = affine(rng, 784, 50, dtype)
-    x = rng.normal(size=(100, 784)).astype(dtype)
-    here = layer.forward(x)
-    fastbp.set_num_threads(1)  # the fixture restores the number
-    np.testing.assert_array_equal(here, layer.forward(x), strict=True)
 
 
 @pytest.mark.parametrize(

@@ -689,8 +689,8 @@ BAD_ARGUMENTS = [
     ("weight_init_std", None, TypeError),
     ("weight_init_std", [0.1], TypeError),
     ("seed", -1, ValueError),
-    ("seed", 1.5, TypeError),
-    ("seed", "0", TypeError),
+    ("seed", 1.5, (TypeError, ValueError)),
+    ("seed", "0", (TypeError, ValueError)),
 ]
 
 

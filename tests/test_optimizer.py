@@ -234,7 +234,7 @@ BAD = {
     "integer parameter": (np.ones((2, 3), int), ONES, TypeError, "int64"),
     "float16 parameter": (np.ones((2, 3), np.float16), ONES, TypeError, "float16"),
     "list as parameter": ([[1.0] * 3] * 2, ONES, TypeError, "list"),
-    "masked parameter": (np.ma.masked_equal(np.eye(2, 3), 1), ONES, TypeError, "mask"),
+    "masked parameter": (np.ma.masked_equal(np.eye(2, 3), 1), ONES, TypeError, "[Mm]ask"),
 }
 
 

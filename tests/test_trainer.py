@@ -969,7 +969,7 @@ def test_the_trainers_default_is_the_books_sgd():
 
 @pytest.mark.parametrize("name", ["Adamax", "", None, fastbp.SGD(), fastbp.SGD], ids=str)
 def test_the_trainer_refuses_an_optimizer_it_does_not_know(name):
-    with pytest.raises(ValueError, match="Trainer: optimizer is .*expected one of"):
+    with pytest.raises(ValueError, match=r"Trainer: optimizer is .*expected one of"):
         trainer(optimizer=name)
 
 

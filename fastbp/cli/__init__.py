@@ -8,6 +8,7 @@ stderr explains; 130, interrupted.  Each command is a module with ``add_to(comma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -59,20 +60,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SystemExit
         With code 2 for wrong arguments, with 0 after ``--help`` and ``--version``.
     """
-    options = _parser().parse_args(arguments)
+    name = "fastbp"
     try:
-        return int(options.run(options))
+        try:
+            options = _parser().parse_args(arguments)
+            name = f"fastbp {options.command}"
+            return int(options.run(options))
+        finally:
+            sys.stdout.flush()  # while its errors can still be told
     except UsageError as error:
-        print(f"fastbp {options.command}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except CommandFailed as error:
-        print(f"fastbp {options.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"fastbp {options.command}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output (`fastbp train | head`) has seen enough; say nothing more, also
-        # not while Python flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output (`fastbp train | head`) has seen enough.
+        _discard_output()
         return 0
+    except OSError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        _discard_output()
+        return 1
+
+
+def _discard_output() -> None:
+    """Leave nothing to flush when Python ends: it would fail again, with a message of Python's."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,7 +36,7 @@ def _number(kind: type, accepts: Callable[[Any], bool], expected: str) -> Callab
 
 
 positive_int = _number(int, lambda n: n >= 1, "a positive integer")
-seed_int = _number(int, lambda n: 0 <= n < 2**63, "an integer of at least 0")
+seed_int = _number(int, lambda n: 0 <= n < 2**63, "an integer of at least 0 and below 2**63")
 positive_float = _number(float, lambda v: 0 < v < math.inf, "a positive number")
 nonnegative_float = _number(float, lambda v: 0 <= v < math.inf, "a number of at least 0")
 
@@ -105,13 +105,20 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 def set_threads(options: argparse.Namespace) -> None:
     """Obey ``--threads``."""
-    from ..threads import set_num_threads
+    try:
+        from ..threads import set_num_threads
+    except ValueError as error:  # FASTBP_NUM_THREADS is wrong
+        raise UsageError(str(error)) from error
 
     if options.threads is not None:
         try:
             set_num_threads(options.threads)
         except ValueError as error:
             raise UsageError(f"argument --threads: {error}") from error
+
+
+# A file with larger labels has something else in the place of labels.
+MAX_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,11 @@ def load_data(options: argparse.Namespace) -> Data:
     classes = 1 + max(int(t.max()) for t in labels)
     if t_train.ndim == 2:
         classes = t_train.shape[1]
+    if classes > MAX_CLASSES:
+        raise UsageError(
+            f"argument --data: {name}: a label of {classes - 1:,}; labels are numbered from 0, and "
+            f"at most {MAX_CLASSES:,} classes are taken from a file"
+        )
     return Data(name, x_train, labels[0], x_test, labels[1], classes, shape)
 
 
@@ -166,13 +178,18 @@ def build_network(options: argparse.Namespace, data: Data) -> Any:
     from ..network import MultiLayerNet
 
     std = options.activation if options.weight_init_std is None else options.weight_init_std
-    return MultiLayerNet(
-        data.x_train.shape[1],
-        options.hidden,
-        data.classes,
-        activation=options.activation,
-        weight_init_std=std,
-        weight_decay_lambda=getattr(options, "weight_decay", 0.0),
-        dtype=np.dtype(options.dtype),
-        seed=options.seed,
-    )
+    try:
+        return MultiLayerNet(
+            data.x_train.shape[1],
+            options.hidden,
+            data.classes,
+            activation=options.activation,
+            weight_init_std=std,
+            weight_decay_lambda=getattr(options, "weight_decay", 0.0),
+            dtype=np.dtype(options.dtype),
+            seed=options.seed,
+        )
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise UsageError(
+            f"argument --hidden: this memory does not hold such a network ({error})"
+        ) from error

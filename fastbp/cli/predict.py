@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..dataset import DatasetError, load_npy
+from ..dataset._untrusted import open_regular_file, read_exactly
 from .options import UsageError
+
+# Far more than a photograph needs; a small file can promise more than the memory holds.
+MAX_PICTURE_BYTES = 100_000_000
+MAX_PIXELS = 50_000_000
 
 
 def add_to(commands: Any) -> None:
@@ -54,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     if options.input.suffix == ".npy":
         x = _read_rows(options.input, D)
     else:
-        x = _read_picture(options.input, notes.get("image_shape"), D, options.invert)
+        shape = _picture_shape(options.model, notes.get("image_shape"), D)
+        x = _read_picture(options.input, shape, options.invert)
     probability = softmax(network.predict(x))
     if len(probability) == 1:
         print(_portrait(options.input.name, probability[0]))
@@ -89,25 +98,47 @@ def _read_rows(path: Path, D: int) -> Any:
     return x.reshape(len(x), D)
 
 
-def _read_picture(path: Path, shape: Any, D: int, invert: bool | None) -> Any:
-    """Return a picture as one row: grey, of the network's size, light on dark, from 0 to 1."""
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise UsageError("argument IMAGE: pictures need `pip install 'fastbp[train]'`") from error
+def _picture_shape(model: str, shape: Any, D: int) -> tuple[int, int]:
+    """Return height and width of the pictures a model was trained on, as its notes have them."""
     if shape is None:
         raise UsageError(
             f"argument IMAGE: the network was not trained on pictures; give a .npy file of {D} "
             "numbers an example"
         )
-    height, width = shape
+    is_pair = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if not is_pair or min(shape) < 1 or shape[0] * shape[1] != D:
+        raise UsageError(f"argument MODEL: {model}: pictures of {shape!r} for {D} inputs")
+    return shape[0], shape[1]
+
+
+def _read_picture(path: Path, shape: tuple[int, int], invert: bool | None) -> Any:
+    """Return a picture as one row: grey, of the network's size, light on dark, from 0 to 1."""
     try:
-        with Image.open(path) as image:
-            # White where the picture is transparent.
-            canvas = Image.new("RGBA", image.size, "white")
-            canvas.alpha_composite(image.convert("RGBA"))
-            grey = canvas.convert("L").resize((width, height), Image.Resampling.BOX)
-    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError as error:
+        raise UsageError("argument IMAGE: pictures need `pip install 'fastbp[train]'`") from error
+    try:
+        with open_regular_file(path) as (file, size):
+            if size > MAX_PICTURE_BYTES:
+                raise DatasetError(path, f"{size:,} bytes, more than {MAX_PICTURE_BYTES:,}")
+            content = io.BytesIO(read_exactly(file, size).tobytes())
+    except DatasetError as error:
+        raise UsageError(f"argument IMAGE: {error}") from error
+    try:
+        with Image.open(content) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits
+                upright = Image.fromarray((np.asarray(upright) / 257).astype(np.uint8))
+            canvas = Image.new("RGBA", upright.size, "white")  # for what is transparent
+            canvas.alpha_composite(upright.convert("RGBA"))
+            grey = canvas.convert("L").resize(shape[::-1], Image.Resampling.BOX)
+    except (
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+        *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError),
+        *(EOFError, AttributeError, MemoryError, struct.error, zlib.error),
+    ) as error:  # whatever a damaged file makes its decoder raise
         raise UsageError(f"argument IMAGE: {path}: not a readable picture ({error})") from error
     x = np.asarray(grey, np.float32) / 255
     edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])

@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
     data = load_data(options)
     say = _silent if options.quiet else print
     network = build_network(options, data)
+    if options.out is not None:
+        _make_out(options.out)
 
     from ..optimizer import OPTIMIZERS
     from ..trainer import DivergedError, TrainingInterrupted, fit
@@ -114,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     rate = LEARNING_RATES[options.optimizer] if options.lr is None else options.lr
     optimizer = OPTIMIZERS[options.optimizer](lr=rate)
     small = len(data.x_train) < SMALL
-    batch_size = options.batch_size or (10 if small else 100)
+    batch_size = min(options.batch_size or (10 if small else 100), len(data.x_train))
     epochs = options.epochs or (30 if small else 20)
     say(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples, "
@@ -164,13 +166,17 @@ def _silent(*_: object) -> None:
 
 
 def _check_out(out: Path, force: bool) -> None:
-    """Make sure, before anything is computed, that the results can be written."""
+    """Refuse what cannot or must not be written to, before anything is computed."""
     if find_spec("safetensors") is None:
         raise UsageError("argument --out: model files need `pip install 'fastbp[train]'`")
     if out.exists() and not out.is_dir():
         raise UsageError(f"argument --out: {out} is a file, expected a folder")
     if out.exists() and not force:
         raise UsageError(f"argument --out: {out} exists; choose another, or --force to write there")
+
+
+def _make_out(out: Path) -> None:
+    """Make the folder and see that files can be made in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -183,7 +189,7 @@ def _announce_compilation() -> None:
     from ..kernels.jit import cache_folder
 
     folder = cache_folder()
-    if folder is None or not any(folder.rglob("*.nbi")):
+    if folder is not None and not any(folder.rglob("*.nbi")):
         print("Compiling for this machine; the next run starts at once.", file=sys.stderr)
 
 

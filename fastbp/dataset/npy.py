@@ -149,9 +149,9 @@ def as_features(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         C-contiguous, new or not: float64 where x is, else float32.
     """
     if x.dtype == np.uint8:
-        return np.divide(x, np.float32(255), dtype=np.float32, order="C")
+        return np.asarray(np.divide(x, np.float32(255), dtype=np.float32, order="C"))
     double = x.dtype.kind == "f" and x.dtype.itemsize == 8
-    return np.ascontiguousarray(x, np.float64 if double else np.float32)
+    return np.asarray(x, np.float64 if double else np.float32, order="C")
 
 
 def load_npy(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> npt.NDArray[Any]:

@@ -17,10 +17,10 @@ NUMBA_DISABLE_JIT
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
-import pickle
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -129,7 +129,9 @@ def cache_folder() -> Path | None:
     try:
         chosen = os.environ.get("FASTBP_CACHE_DIR")
         base = Path(chosen) if chosen else user_cache_dir() / "kernels"
-        folder = base.absolute() / f"{fastbp.__version__}-{_source_digest()}"
+        # Code with bounds checks is other code from the same sources.
+        checked = "-boundscheck" if numba.config.BOUNDSCHECK else ""
+        folder = base.absolute() / f"{fastbp.__version__}-{_source_digest()}{checked}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(folder)
         probe = folder / f".probe-{os.getpid()}"
@@ -202,8 +204,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, signature: Any, context: Any) -> Any:
         try:
             return super().load_overload(signature, context)
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            _warn_uncached(error)
+        except Exception:
+            with contextlib.suppress(OSError):
+                self.flush()  # an empty index: what is compiled now can be saved
             return None
 
     def save_overload(self, signature: Any, data: Any) -> None:

@@ -1,0 +1,145 @@
+"""Multiplication and addition as layers: the book's first two (section 5.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._arrays import as_array, forward_first
+
+
+class MulLayer:
+    """``z = x * y``, of scalars or arrays (section 5.4.1).
+
+    Attributes
+    ----------
+    x, y : number or array
+        The last inputs.
+    """
+
+    def __init__(self) -> None:
+        self.x: Any = None
+        self.y: Any = None
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, x: Any, y: Any) -> Any:
+        """Return ``x * y``.
+
+        Parameters
+        ----------
+        x, y : number or array_like
+            Of one shape, or of shapes that broadcast.
+
+        Returns
+        -------
+        number or array
+        """
+        self.x, self.y = _operand("MulLayer.forward", "x", x), _operand("MulLayer.forward", "y", y)
+        out = self.x * self.y
+        self._shape = np.shape(out)
+        return out
+
+    def backward(self, dout: Any) -> tuple[Any, Any]:
+        """Return ``(dx, dy) = (dout * y, dout * x)``, each of the shape of its input.
+
+        Where forward broadcast an input, its gradient is summed over the copies.
+
+        Parameters
+        ----------
+        dout : number or array_like
+            Like forward's result.
+
+        Returns
+        -------
+        dx, dy : number or array
+
+        Raises
+        ------
+        RuntimeError
+            Before forward.
+        ValueError
+            When dout is an array of another shape than forward's result.
+        """
+        if self.x is None:
+            raise forward_first("MulLayer.backward")
+        dout = _gradient("MulLayer.backward", dout, self._shape)
+        return _sum_to(np.shape(self.x), dout * self.y), _sum_to(np.shape(self.y), dout * self.x)
+
+
+class AddLayer:
+    """``z = x + y``, of scalars or arrays (section 5.4.2)."""
+
+    def __init__(self) -> None:
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, x: Any, y: Any) -> Any:
+        """Return ``x + y``.
+
+        Parameters
+        ----------
+        x, y : number or array_like
+            Of one shape, or of shapes that broadcast.
+
+        Returns
+        -------
+        number or array
+        """
+        x, y = _operand("AddLayer.forward", "x", x), _operand("AddLayer.forward", "y", y)
+        out = x + y
+        self._shapes, self._shape = (np.shape(x), np.shape(y)), np.shape(out)
+        return out
+
+    def backward(self, dout: Any) -> tuple[Any, Any]:
+        """Return ``(dx, dy) = (dout, dout)``, each of the shape of its input.
+
+        Parameters
+        ----------
+        dout : number or array_like
+            Like forward's result.
+
+        Returns
+        -------
+        dx, dy : number or array
+            New arrays; where forward broadcast an input, summed over the copies.
+
+        Raises
+        ------
+        RuntimeError
+            Before forward.
+        ValueError
+            When dout is an array of another shape than forward's result.
+        """
+        if self._shapes is None:
+            raise forward_first("AddLayer.backward")
+        dout = _gradient("AddLayer.backward", dout, self._shape)
+        dx, dy = (_sum_to(shape, dout * 1) for shape in self._shapes)
+        return dx, dy
+
+
+def _operand(where: str, name: str, value: Any) -> Any:
+    """Return a number as it is, an array or list as an array of numbers, its type kept."""
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and type(value) is np.ndarray:
+        return value
+    return as_array(where, name, value)
+
+
+def _gradient(where: str, dout: Any, shape: tuple[int, ...]) -> Any:
+    """Return dout as an operand: a number, or an array of the shape of forward's result."""
+    dout = _operand(where, "dout", dout)
+    if np.ndim(dout) and np.shape(dout) != shape:
+        raise ValueError(f"{where}: dout has shape {np.shape(dout)}, expected {shape}")
+    return dout
+
+
+def _sum_to(shape: tuple[int, ...], gradient: Any) -> Any:
+    """Sum a gradient over the axes along which forward repeated an input of this shape."""
+    if np.shape(gradient) == shape:
+        return gradient
+    gradient = np.asarray(gradient)
+    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
+    return gradient.sum(axis=axes, keepdims=True)

@@ -1,0 +1,93 @@
+"""The rectified linear unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy import empty
+
+from .._arrays import Array, as_gradient, as_kernel_array, as_matrices, forward_first
+from ..kernels.relu import relu_backward, relu_forward
+
+
+class Relu:
+    """Rectified linear unit, ``max(0, x)`` (section 5.5.1).
+
+    NaN passes through; the derivative at 0 is 0.
+
+    Attributes
+    ----------
+    mask : array of bool or None
+        True where the last x <= 0; of its shape.
+    """
+
+    def __init__(self) -> None:
+        self._mask: Array | None = None
+        self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] | None = None
+
+    @property
+    def mask(self) -> Array | None:
+        """True where the last x <= 0."""
+        return self._mask
+
+    def forward(self, x: Any) -> Array:
+        """Return ``max(0, x)``.
+
+        Parameters
+        ----------
+        x : array_like of any shape
+            float32 or float64; integers count as float64.
+
+        Returns
+        -------
+        array
+            Like x, new.
+
+        Raises
+        ------
+        TypeError
+            For an array of another type, or a masked one.
+        """
+        x = as_kernel_array("Relu.forward", "x", x)
+        shape, dtype = x.shape, x.dtype
+        out, mask = empty(shape, dtype), empty(shape, np.bool_)
+        if x.ndim == 2:
+            relu_forward(out, mask, x)
+        else:
+            relu_forward(*as_matrices(out, mask, x))
+        self._mask, self._shape, self._dtype = mask, shape, dtype
+        return out
+
+    def backward(self, dout: Any) -> Array:
+        """Return ``dout`` where x > 0, else 0.
+
+        Parameters
+        ----------
+        dout : array_like
+            Of x's shape; computed in x's type.
+
+        Returns
+        -------
+        array
+            Like x, new.
+
+        Raises
+        ------
+        RuntimeError
+            Before forward.
+        ValueError
+            When dout has another shape than x.
+        """
+        mask = self._mask
+        if mask is None:
+            raise forward_first("Relu.backward")
+        shape, dtype = self._shape, self._dtype
+        dout = as_gradient("Relu.backward", dout, dtype, shape)
+        dx = empty(shape, dtype)
+        if dx.ndim == 2:
+            relu_backward(dx, mask, dout)
+        else:
+            relu_backward(*as_matrices(dx, mask, dout))
+        return dx

@@ -1,0 +1,87 @@
+"""The sigmoid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy import empty
+
+from .._arrays import Array, as_gradient, as_kernel_array, as_matrices, forward_first
+from ..kernels.sigmoid import sigmoid_backward, sigmoid_forward
+
+
+class Sigmoid:
+    """``1 / (1 + exp(-x))`` (section 5.5.2).
+
+    No input overflows: very negative ones give 0 or the subnormal number it should be.
+
+    Attributes
+    ----------
+    out : array or None
+        The last result.
+    """
+
+    def __init__(self) -> None:
+        self._out: Array | None = None
+
+    @property
+    def out(self) -> Array | None:
+        """The last result."""
+        return self._out
+
+    def forward(self, x: Any) -> Array:
+        """Return ``1 / (1 + exp(-x))``.
+
+        Parameters
+        ----------
+        x : array_like of any shape
+            float32 or float64; integers count as float64.
+
+        Returns
+        -------
+        array
+            Like x; the layer keeps the same array as ``out``.
+
+        Raises
+        ------
+        TypeError
+            For an array of another type, or a masked one.
+        """
+        x = as_kernel_array("Sigmoid.forward", "x", x)
+        self._out = out = empty(x.shape, x.dtype)
+        if x.ndim == 2:
+            sigmoid_forward(out, x)
+        else:
+            sigmoid_forward(*as_matrices(out, x))
+        return out
+
+    def backward(self, dout: Any) -> Array:
+        """Return ``dout * (1 - out) * out``.
+
+        Parameters
+        ----------
+        dout : array_like
+            Of x's shape; computed in x's type.
+
+        Returns
+        -------
+        array
+            Like x, new.
+
+        Raises
+        ------
+        RuntimeError
+            Before forward.
+        ValueError
+            When dout has another shape than x.
+        """
+        out = self._out
+        if out is None:
+            raise forward_first("Sigmoid.backward")
+        dout = as_gradient("Sigmoid.backward", dout, out.dtype, out.shape)
+        dx = empty(out.shape, out.dtype)
+        if out.ndim == 2:
+            sigmoid_backward(dx, out, dout)
+        else:
+            sigmoid_backward(*as_matrices(dx, out, dout))
+        return dx

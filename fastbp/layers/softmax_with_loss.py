@@ -1,0 +1,140 @@
+"""Softmax and cross-entropy in one layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy import empty
+
+from .._arrays import Array, as_kernel_array, as_targets, forward_first, single_target
+from ..kernels.softmax_loss import (
+    softmax_loss_backward,
+    softmax_loss_forward,
+    softmax_loss_rows_backward,
+    softmax_loss_rows_forward,
+)
+
+
+class SoftmaxWithLoss:
+    """Softmax followed by the mean cross-entropy, in nats (section 5.6.3).
+
+        loss = mean_n( log sum_c exp(x[n, c]) - x[n, t[n]] )
+
+    This is exact: the book adds 1e-7 inside the logarithm, which caps the loss at 16.118 and makes
+    its value disagree with its gradient.  Targets that are probabilities give
+    ``mean_n sum_c t[n, c] (log sum_k exp(x[n, k]) - x[n, c])``.
+
+    Parameters
+    ----------
+    eps : float, default 0
+        ``1e-7`` gives the book's value of the loss.  The gradient is the same.
+
+    Attributes
+    ----------
+    loss : float or None
+        The last loss.
+    y : array or None
+        Softmax of the last x.
+    t : array or None
+        The last targets: (N,) int64 labels, also of one-hot rows; or (N, C) probabilities.
+    """
+
+    def __init__(self, eps: float = 0.0) -> None:
+        if not 0 <= eps < 1:
+            raise ValueError(f"SoftmaxWithLoss: eps is {eps}, expected a number in [0, 1)")
+        self.eps = eps
+        self.loss: float | None = None
+        self._y: Array | None = None
+        self._t: Array | None = None
+
+    @property
+    def y(self) -> Array | None:
+        """Softmax of the last x, of its shape."""
+        return self._y
+
+    @property
+    def t(self) -> Array | None:
+        """The last targets: (N,) int64 labels, also of one-hot rows; or (N, C) probabilities."""
+        # A copy: backward indexes by the labels, which therefore nobody else may hold.
+        return None if self._t is None else self._t.copy()
+
+    def forward(self, x: Any, t: Any) -> float:
+        """Return the loss of logits x against targets t.
+
+        Parameters
+        ----------
+        x : (N, C) or (C,) array_like
+            float32 or float64 logits; integers count as float64.
+        t : (N,) integers in [0, C), or (N, C) rows
+            One-hot rows or probabilities; for x of shape (C,) a label or one row.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        IndexError
+            For a label outside [0, C).
+        TypeError
+            For labels that are not integers, and for arrays that are not of numbers.
+        ValueError
+            For an empty batch, no classes, other shapes, or rows that do not sum to 1 (to 1e-3).
+        """
+        where = "SoftmaxWithLoss.forward"
+        x = as_kernel_array(where, "x", x)
+        if x.ndim not in (1, 2) or not x.size:
+            raise ValueError(
+                f"{where}: x has shape {x.shape}, expected (N, C) with at least one row and class"
+            )
+        single = x.ndim == 1
+        if single:
+            x, t = x.reshape(1, -1), single_target(where, t, x.size)
+        N, C = x.shape
+        t = as_targets(where, t, N, C, x.dtype)
+        y = empty((N, C), x.dtype)
+        kernel = softmax_loss_forward if t.ndim == 1 else softmax_loss_rows_forward
+        self.loss = kernel(y, x, t) / N
+        if self.eps:
+            self.loss = float(-np.log(_probability(y, t) + self.eps).sum() / N)
+        self._y, self._t = (y[0] if single else y), t
+        return self.loss
+
+    def backward(self, dout: float = 1) -> Array:
+        """Return ``dout * (y - t) / N``, t as one-hot rows.
+
+        Parameters
+        ----------
+        dout : float, default 1
+            The gradient of what the loss goes into.
+
+        Returns
+        -------
+        array
+            Of x's shape, new.
+
+        Raises
+        ------
+        RuntimeError
+            Before forward.
+        TypeError
+            When dout is no number.
+        """
+        if np.ndim(dout):
+            raise TypeError(
+                f"SoftmaxWithLoss.backward: dout has shape {np.shape(dout)}, expected a number"
+            )
+        y, t = self._y, self._t
+        if y is None or t is None:
+            raise forward_first("SoftmaxWithLoss.backward")
+        rows = y if y.ndim == 2 else y.reshape(1, -1)
+        dx = empty(rows.shape, y.dtype)
+        kernel = softmax_loss_backward if t.ndim == 1 else softmax_loss_rows_backward
+        kernel(dx, rows, t, y.dtype.type(dout / rows.shape[0]))
+        return dx if y.ndim == 2 else dx[0]
+
+
+def _probability(y: Array, t: Array) -> Array:
+    """Return what y gives the targets, (N,)."""
+    return y[np.arange(len(t)), t] if t.ndim == 1 else (y * t).sum(axis=1)

@@ -1,0 +1,351 @@
+"""The compile policy: what is compiled, where it is kept, and what happens when that place is bad.
+
+Each test runs processes of its own, because a process decides once where its cache is.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from numba.core.sigutils import normalize_signature
+
+import fastbp
+from fastbp.kernels.jit import JIT_DISABLED
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+PACKAGE = Path(fastbp.__file__).parent
+
+# Calls one kernel with each type, and prints what the tests ask about.
+CALL = """
+import json, warnings
+import numpy as np
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from fastbp.kernels.jit import cache_folder
+    from fastbp.kernels.update import momentum_update, sgd_update
+
+    results = []
+    for T in np.float32, np.float64:
+        p = np.ones(5, T)
+        sgd_update(p, np.ones(5, T), T(0.25))
+        momentum_update(p, np.zeros(5, T), np.ones(5, T), T(0.25), T(0))
+        results.extend(p.tolist())
+print(json.dumps({
+    "results": results,
+    "hits": sum(sgd_update.stats.cache_hits.values()),
+    "misses": sum(sgd_update.stats.cache_misses.values()),
+    "folder": str(cache_folder()),
+    "warnings": [(w.category.__name__, str(w.message)) for w in caught],
+}))
+"""
+RIGHT = [0.5] * 10
+
+
+def python(code, package=PACKAGE, **variables):
+    """Run code in a new process and return the JSON it prints."""
+    environment = {key: v for key, v in os.environ.items() if not key.startswith("FASTBP_CACHE")}
+    environment |= {"PYTHONPATH": str(package.parent), **variables}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        cwd=package.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def call(cache=None, **variables):
+    return python(CALL, **({} if cache is None else {"FASTBP_CACHE_DIR": str(cache)}), **variables)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A cache folder that a process has filled, and what that process said."""
+    cache = tmp_path_factory.mktemp("jit") / "cache"
+    return cache, call(cache)
+
+
+@pytest.fixture(scope="module")
+def loaded(filled):
+    """What a second process says, with the same folder."""
+    return call(filled[0])
+
+
+@pytest.fixture
+def copy_of_cache(filled, tmp_path):
+    """A cache of the test's own, filled: the base folder and the folder with the files."""
+    base = tmp_path / "cache"
+    shutil.copytree(filled[0], base)
+    (folder,) = base.iterdir()
+    return base, folder
+
+
+# --- where compiled code is kept -----------------------------------------------------------------
+
+
+def test_the_first_process_compiles(filled):
+    _, said = filled
+    assert (said["results"], said["hits"], said["misses"]) == (RIGHT, 0, 2)
+
+
+def test_the_second_process_loads(loaded):
+    assert (loaded["results"], loaded["hits"], loaded["misses"]) == (RIGHT, 2, 0)
+
+
+def test_neither_warns(filled, loaded):
+    assert filled[1]["warnings"] == loaded["warnings"] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows: the profile folder is the user's own")
+def test_the_folder_is_the_users_alone(filled):
+    (folder,) = filled[0].iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_folder_is_named_after_version_and_sources(filled):
+    (folder,) = filled[0].iterdir()
+    assert str(folder) == filled[1]["folder"]
+    assert re.fullmatch(re.escape(fastbp.__version__) + "-[0-9a-f]{16}(-.+)?", folder.name)
+
+
+FOLDER = (
+    "import json; from fastbp.kernels.jit import cache_folder as f; print(json.dumps(str(f())))"
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "changes"),
+    [
+        ("kernels/exp.py", "", "", False),
+        ("kernels/exp.py", "1.4426950408889634", "1.4426950408889633", True),
+        ("kernels/relu.py", "ReLU", "relu", True),
+        ("__init__.py", f'__version__ = "{fastbp.__version__}"', '__version__ = "99.0"', True),
+    ],
+    ids=["nothing", "a part that kernels inline", "a kernel's comment", "the version"],
+)
+def test_the_folder_changes_with(file, before, after, changes, filled, tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+    source = tmp_path / "fastbp" / file
+    text = source.read_text(encoding="utf-8")
+    assert before in text
+    source.write_text(text.replace(before, after), encoding="utf-8")
+    folder = python(FOLDER, package=tmp_path / "fastbp", FASTBP_CACHE_DIR=str(tmp_path / "cache"))
+    assert (Path(folder).name != Path(filled[1]["folder"]).name) is changes
+
+
+def test_code_with_and_without_bounds_checks_is_kept_apart(copy_of_cache):
+    # Numba's own cache takes no notice of this setting.
+    other = "0" if numba.config.BOUNDSCHECK else "1"
+    assert call(copy_of_cache[0], NUMBA_BOUNDSCHECK=other)["hits"] == 0
+
+
+def test_the_cache_can_be_turned_off(tmp_path):
+    said = call(tmp_path / "cache", FASTBP_CACHE="0")
+    assert (said["results"], said["hits"], said["warnings"]) == (RIGHT, 0, [])
+    assert not (tmp_path / "cache").exists()
+
+
+# --- bad places ----------------------------------------------------------------------------------
+
+
+def only_warning(said):
+    """Return the text of the one warning there must be."""
+    ((category, text),) = said["warnings"]
+    assert category == "RuntimeWarning"
+    return text
+
+
+def test_an_unwritable_folder_means_compiling_in_memory_and_one_warning(tmp_path):
+    (tmp_path / "file").write_text("a regular file")
+    said = call(tmp_path / "file" / "cache")
+    assert said["results"] == RIGHT
+    text = only_warning(said)
+    assert "compiles in memory" in text
+    assert "FASTBP_CACHE_DIR" in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mode", [0o770, 0o702], ids=oct)
+def test_a_folder_that_others_may_write_to_is_refused(mode, copy_of_cache):
+    base, folder = copy_of_cache
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    folder.chmod(mode)
+    said = call(base)
+    assert (said["results"], said["hits"]) == (RIGHT, 0)
+    assert "can be written by somebody else" in only_warning(said)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_folder_of_another_user_is_refused(copy_of_cache):
+    base, folder = copy_of_cache
+    os.chown(folder, 12345, -1)
+    said = call(base)
+    assert (said["results"], said["hits"]) == (RIGHT, 0)
+    assert "can be written by somebody else" in only_warning(said)
+
+
+DAMAGE = {
+    "nothing": lambda data: b"",
+    "half of it": lambda data: data[: len(data) // 2],
+    "noise": lambda data: np.random.default_rng(0).bytes(len(data)),
+    "another module's name": lambda data: data.replace(b"numba", b"nambu"),
+}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".nbi", "nothing"),
+        (".nbi", "noise"),
+        (".nbi", "another module's name"),
+        (".nbc", "half of it"),
+        (".nbc", "another module's name"),
+    ],
+)
+def test_a_damaged_cache_file_costs_time_and_not_the_result(suffix, damage, copy_of_cache):
+    base, folder = copy_of_cache
+    files = list(folder.glob(f"*{suffix}"))
+    assert files
+    for file in files:
+        file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    said = call(base)
+    assert (said["results"], said["hits"]) == (RIGHT, 0)
+    assert len(said["warnings"]) <= 1
+
+
+def test_a_damaged_cache_is_repaired(copy_of_cache):
+    base, folder = copy_of_cache
+    for file in folder.iterdir():
+        file.write_bytes(b"")
+    call(base)
+    assert call(base)["hits"] == 2
+
+
+# --- what is compiled ----------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, json, pkgutil
+import numpy as np
+import fastbp.kernels
+from fastbp.kernels import jit
+
+for module in pkgutil.iter_modules(fastbp.kernels.__path__):
+    importlib.import_module(f"fastbp.kernels.{module.name}")
+
+
+def compiled():
+    return {
+        kernel.__name__: [template, sorted(str(s) for s in kernel.signatures)]
+        for kernel, template in jit.KERNELS
+    }
+"""
+
+COMPILE_ALL = (
+    IMPORT_ALL
+    + """
+ready = list(jit.compile_all())
+print(json.dumps({"ready": ready, "compiled": compiled()}))
+"""
+)
+
+# Every layer, function and optimizer, with all the forms of array that a user may hold.
+ODD_CALLS = (
+    IMPORT_ALL
+    + """
+import sys, warnings
+sys.path.insert(0, TESTS)
+from odd_arrays import LAYOUTS, MATRIX_LAYOUTS
+from fastbp import functions, layers, optimizer, network
+
+TYPES = "f2", "f4", "f8", ">f4", ">f8", "i1", "u8", ">i2", "?"
+x = np.random.default_rng(0).uniform(0, 3, (4, 6))
+labels = np.array([0, 1, 2, 0])
+arrays = [x.astype(t) for t in TYPES]
+arrays += [make(x.astype(T)) for make in MATRIX_LAYOUTS.values() for T in (np.float32, np.float64)]
+arrays += [x[0], np.float32(2), 3, True, np.zeros((0, 6)), np.zeros((2, 0, 3)), x.reshape(2, 2, 6)]
+
+for a in arrays:
+    for name in "sigmoid", "sigmoid_grad", "relu", "relu_grad", "step_function":
+        getattr(functions, name)(a)
+    for layer in layers.Relu(), layers.Sigmoid():
+        layer.backward(layer.forward(a))
+        layer.backward(np.zeros(np.shape(a), np.float16))
+for a in arrays[: -7]:
+    functions.softmax(a)
+    for T in np.float32, np.float64:
+        affine = layers.Affine(np.ones((6, 3), T), np.zeros(3, np.float64))
+        out = affine.forward(a)
+        affine.backward(np.asfortranarray(out))
+    for t in TYPES[5:8]:
+        loss = layers.SoftmaxWithLoss()
+        loss.forward(a, labels.astype(t))
+        for dout in 1, 2.0, np.float32(3), np.float64(3), np.int8(1), True:
+            loss.backward(dout)
+    for T in TYPES:
+        loss.forward(a, np.eye(6, dtype=T)[labels])
+        loss.backward(np.float32(2))
+    for make in MATRIX_LAYOUTS.values():
+        loss.forward(a, make(np.full((4, 6), 1 / 6, np.float32)))
+        loss.backward(np.float16(2))
+for make in LAYOUTS.values():
+    layers.SoftmaxWithLoss().forward(x, make(labels))
+    layers.Affine(make(x), make(x[0])).forward(np.ones((2, 4)))
+    for cls in optimizer.OPTIMIZERS.values():
+        for T in np.float32, np.float64:
+            y = x.astype(T)
+            params = {"whole": y, "view": x.astype(T)[:, ::2], "F": np.asfortranarray(y)}
+            cls(lr=0.1).update(params, {k: make(p.copy()) for k, p in params.items()})
+for T in np.float32, np.float64:
+    net = network.TwoLayerNet(6, 5, 3, dtype=T, seed=0)
+    net.gradient(x, labels)
+    net.accuracy(x, labels)
+    fastbp.fit(net, x, labels, epochs=2, batch_size=2, progress=False)
+print(json.dumps(compiled()))
+"""
+)
+
+
+def declared(template):
+    """Return the signatures that a kernel's template stands for, as sorted strings."""
+    texts = {template.replace("T", name) for name in ("float32", "float64")}
+    return sorted(str(normalize_signature(f"({text},)")[0]) for text in texts)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """What compile_all does, with the cache the other tests use."""
+    return python(COMPILE_ALL, **own_cache())
+
+
+def own_cache():
+    """Return the settings of this process' cache."""
+    return {key: v for key, v in os.environ.items() if key.startswith("FASTBP_CACHE")}
+
+
+def test_compile_all_compiles_the_declared_signatures_and_no_others(everything):
+    for name, (template, signatures) in everything["compiled"].items():
+        assert signatures == declared(template), name
+
+
+def test_compile_all_names_each_kernel_with_both_types(everything):
+    names = [f"{name} {T}" for name in everything["compiled"] for T in ("float32", "float64")]
+    assert sorted(everything["ready"]) == sorted(names)
+
+
+def test_nothing_but_the_declared_signatures_is_ever_compiled():
+    code = ODD_CALLS.replace("TESTS", repr(str(Path(__file__).parents[1])))
+    for name, (template, signatures) in python(code, **own_cache()).items():
+        assert signatures, f"{name} was not called"
+        assert set(signatures) <= set(declared(template)), name
