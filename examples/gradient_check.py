@@ -1,4 +1,4 @@
-"""The gradient check (chapter 5): is backpropagation right?
+"""The gradient check (chapter 5), which tells whether backpropagation is right.
 
 Once for the network of the package, once for one with a mistake of 0.1 % in a single gradient.
 """

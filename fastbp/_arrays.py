@@ -220,9 +220,8 @@ def _labels(where: str, name: str, t: Array, N: int, C: int) -> Array:
             "expected as many labels as rows"
         )
     # Always a copy: kernels index by labels, so nobody may change them after they were checked.
+    # Of the integer types only uint64 does not fit, and what is too large becomes negative.
     labels = np.array(t, I64, order="C")
-    if t.dtype.kind == "u":
-        labels[t > 2**63 - 1] = -1  # what does not fit into int64 must not come out as a label
     bad = first_outside(labels, C)
     if bad >= 0:
         raise IndexError(f"{where}: {name}[{bad}] is {t[bad]}, expected a label in [0, {C})")

@@ -106,9 +106,6 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a fastbp network ({error})") from error
-    for key, p in params.items():
-        if not np.isfinite(p).all():
-            raise ModelError(f"{path}: {key} is not finite everywhere")
     network = Network(
         about["sizes"],
         [0.0] * (len(about["sizes"]) - 1),

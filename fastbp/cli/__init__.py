@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         With code 2 for wrong arguments, with 0 after ``--help`` and ``--version``.
     """
     name = "fastbp"
+    warnings.formatwarning = _plain_warning
     try:
         try:
             options = _parser().parse_args(arguments)
@@ -85,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         _discard_output()
         return 1
+
+
+def _plain_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Format a warning for people who did not write the code it came from."""
+    return f"fastbp: {message}\n"
 
 
 def _discard_output() -> None:

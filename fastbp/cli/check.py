@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(f"{network!r}, {options.images} examples of {data.name}\n\n{result}\n")
     if not result.passed:
-        raise CommandFailed("the gradients are WRONG")
+        wrong = [parameter.name for parameter in result.parameters if parameter.wrong]
+        raise CommandFailed(f"the gradients are WRONG: {', '.join(wrong)}")
     if not options.quiet:
         print("All gradients agree with central differences.", file=sys.stdout)
     return 0

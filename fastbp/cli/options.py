@@ -106,7 +106,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def set_threads(options: argparse.Namespace) -> None:
     """Obey ``--threads``."""
     try:
-        from ..threads import set_num_threads
+        from ..threads import available_cpus, set_num_threads
     except ValueError as error:  # FASTBP_NUM_THREADS is wrong
         raise UsageError(str(error)) from error
 
@@ -114,7 +114,10 @@ def set_threads(options: argparse.Namespace) -> None:
         try:
             set_num_threads(options.threads)
         except ValueError as error:
-            raise UsageError(f"argument --threads: {error}") from error
+            raise UsageError(
+                f"argument --threads: {options.threads} is not an integer from 1 to "
+                f"{available_cpus()}, the CPUs here"
+            ) from error
 
 
 # A file with larger labels has something else in the place of labels.
@@ -147,19 +150,21 @@ class Data:
 def load_data(options: argparse.Namespace) -> Data:
     """Load what ``--data`` names."""
     name = options.data
+    if options.data_dir is not None and name != "mnist":
+        raise UsageError("argument --data-dir: only --data mnist is looked for in a folder")
     try:
         if name == "digits":
             split, shape = load_digits(), (8, 8)
         elif name == "mnist":
             split, shape = load_mnist(data_dir=options.data_dir), (28, 28)
-        elif name.endswith(".npz"):
+        elif name.lower().endswith(".npz"):
             split, shape = load_npz(name), None
         else:
             raise UsageError(
                 f"argument --data: {name!r} is not digits, mnist or the path of a .npz file"
             )
     except DatasetError as error:
-        raise UsageError(f"argument --data: {error}") from error
+        raise UsageError(f"argument --data: {'; '.join(str(error).splitlines())}") from error
     (x_train, t_train), (x_test, t_test) = split
     labels = [t if t.ndim == 1 else t.argmax(axis=1) for t in (t_train, t_test)]
     classes = 1 + max(int(t.max()) for t in labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
         network, notes = load_network(options.model)
     except (ModelError, ModuleNotFoundError) as error:
         raise UsageError(f"argument MODEL: {error}") from error
+    for key, p in network.params.items():
+        if not np.isfinite(p).all():
+            raise UsageError(f"argument MODEL: {options.model}: {key} is not finite everywhere")
     D = network.sizes[0]
     if options.input.suffix == ".npy":
         x = _read_rows(options.input, D)
@@ -125,23 +129,33 @@ def _read_picture(path: Path, shape: tuple[int, int], invert: bool | None) -> An
     except DatasetError as error:
         raise UsageError(f"argument IMAGE: {error}") from error
     try:
-        with Image.open(content) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits
-                upright = Image.fromarray((np.asarray(upright) / 257).astype(np.uint8))
-            canvas = Image.new("RGBA", upright.size, "white")  # for what is transparent
-            canvas.alpha_composite(upright.convert("RGBA"))
-            grey = canvas.convert("L").resize(shape[::-1], Image.Resampling.BOX)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the limit on pixels is ours
+            with Image.open(content) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels")
+                grey = _grey(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError as error:
+        raise UsageError(f"argument IMAGE: {path}: not a readable picture") from error
     except (
-        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
         *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError),
         *(EOFError, AttributeError, MemoryError, struct.error, zlib.error),
+        Image.DecompressionBombError,
     ) as error:  # whatever a damaged file makes its decoder raise
         raise UsageError(f"argument IMAGE: {path}: not a readable picture ({error})") from error
-    x = np.asarray(grey, np.float32) / 255
+    small = Image.fromarray(grey).resize(shape[::-1], Image.Resampling.BOX)
+    x = np.asarray(small, np.float32)
     edge = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
     if invert or (invert is None and np.median(edge) > 0.5):
         x = 1 - x
     return x.reshape(1, -1)
+
+
+def _grey(image: Any) -> Any:
+    """Return a Pillow image as float32 from 0 (black) to 1, on a ground its ink stands out from."""
+    if image.mode.startswith("I"):  # 16 bits
+        image = image.convert("F").point(lambda value: value / 257).convert("L")
+    grey, alpha = (np.asarray(band, np.float32) / 255 for band in image.convert("LA").split())
+    ink = float((grey * alpha).sum()) / max(float(alpha.sum()), 1e-6)
+    ground = np.float32(ink < 0.5)  # seen only where the picture is transparent
+    return grey * alpha + ground * (1 - alpha)

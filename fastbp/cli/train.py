@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFailed(f"diverged: {error}") from error
     except TrainingInterrupted as error:
         done = len(error.history)
-        print(f"\nInterrupted after {done:,} steps.", file=sys.stderr)
+        print(f"\nInterrupted after {_steps(done)}.", file=sys.stderr)
         if options.out is not None:
             kept = _keep(options.out, network, data, error.history)
             print(f"Kept what there is: {', '.join(map(str, kept))}", file=sys.stderr)
@@ -213,8 +213,9 @@ class _Table:
         loss = "" if math.isnan(report.train_loss) else f"{report.train_loss:.4f}"
         speed = report.examples_per_second
         speed_text = "" if math.isnan(speed) else f"{speed:,.0f}"
+        epoch = f"{report.epoch:.0f}" if report.epoch.is_integer() else f"{report.epoch:.2f}"
         tqdm.write(
-            f"{report.epoch:>6.4g} {loss:>8} {report.train_acc:>9.2%} {report.test_acc:>9.2%} "
+            f"{epoch:>6} {loss:>8} {report.train_acc:>9.2%} {report.test_acc:>9.2%} "
             f"{speed_text:>12}",
             file=self.stream,
         )
@@ -232,7 +233,7 @@ def _summary(network: Any, data: Data, history: History) -> str:
     lines = [
         "",
         f"Test accuracy {right / len(wrong):.2%}: {right:,} of {len(wrong):,} right, after "
-        f"{len(history):,} steps in {history.times[-1]:.2f} s.",
+        f"{_steps(len(history))} in {history.times[-1]:.2f} s.",
     ]
     losses = history.train_loss_list
     curve = _sparkline(np.log(np.maximum(losses, 1e-12)))
@@ -246,6 +247,10 @@ def _summary(network: Any, data: Data, history: History) -> str:
         named = [f"{pairs[0, i]} read as {pairs[1, i]} ({counts[i]} times)" for i in worst]
         lines.append("Most often wrong: " + ", ".join(named).replace("(1 times)", "(once)"))
     return "\n".join(lines)
+
+
+def _steps(n: int) -> str:
+    return f"{n:,} step" if n == 1 else f"{n:,} steps"
 
 
 def _sparkline(values: Any, width: int = 40) -> str:
@@ -273,7 +278,7 @@ def _keep(out: Path, network: Any, data: Data, history: History) -> list[Path]:
 
     model = out / "model.safetensors"
     notes = {"data": data.name, "image_shape": data.image_shape}
-    if data.name.endswith(".npz"):
+    if data.name not in ("digits", "mnist"):
         notes["data"] = Path(data.name).name
     save_network(model, network, notes)
     kept = [model, _keep_history(out, history)]

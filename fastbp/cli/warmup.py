@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     for module in pkgutil.iter_modules(kernels.__path__):
         importlib.import_module(f"{kernels.__name__}.{module.name}")
     bar = tqdm(
-        jit.compile_all(), total=2 * len(jit.KERNELS), unit="kernel", disable=options.quiet or None
+        jit.compile_all(), total=jit.count_all(), unit="kernel", disable=options.quiet or None
     )
     done = 0
     for name in bar:

@@ -249,9 +249,7 @@ def _download(url: str, path: Path) -> None:
     with (
         path.open("wb") as file,
         # pooch sets the true total, but asks `if bar` before, which tqdm cannot tell without one.
-        tqdm(
-            desc=path.name, total=MAX_DOWNLOAD, unit="B", unit_scale=True, disable=None, leave=False
-        ) as bar,
+        tqdm(desc=path.name, total=MAX_DOWNLOAD, unit="B", unit_scale=True, disable=None) as bar,
     ):
         # identity: otherwise a server may label the file as gzip-encoded and requests unpack it.
         download = pooch.HTTPDownloader(

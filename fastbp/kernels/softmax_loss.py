@@ -131,12 +131,12 @@ def softmax_loss_forward(y: Any, a: Any, t: Any) -> float:
         stop = min(start + rows, N)
         shift_rows(y, a, start, stop)
         for n in range(start, stop):
-            loss -= y[n, t[n]]
+            loss -= np.float64(y[n, t[n]])
         exponentiate_rows(y, start, stop)
         for n in range(start, stop):
             # The logarithm of a product, now and then, for a sum of logarithms: every factor lies
             # between 1 and C, and N logarithms would be a fifth of the time at ten classes.
-            product *= normalise_row(y, n)
+            product *= np.float64(normalise_row(y, n))
             if product > 1e200:
                 loss += math.log(product)
                 product = 1.0
@@ -169,14 +169,15 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
             expected = 0.0
             for c in range(C):
                 share, logit = t[n, c], y[n, c]
-                expected += share * (logit if share != zero else zero)  # 0 * -inf would be NaN
+                value = logit if share != zero else zero  # 0 * -inf would be NaN
+                expected += np.float64(share) * value
             loss -= expected
         exponentiate_rows(y, start, stop)
         for n in range(start, stop):
             weight = 0.0
             for c in range(C):
-                weight += t[n, c]
-            loss += weight * math.log(normalise_row(y, n))
+                weight += np.float64(t[n, c])
+            loss += weight * math.log(np.float64(normalise_row(y, n)))
     return loss
 
 

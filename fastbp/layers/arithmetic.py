@@ -22,6 +22,7 @@ class MulLayer:
         self.x: Any = None
         self.y: Any = None
         self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] | None = None
 
     def forward(self, x: Any, y: Any) -> Any:
         """Return ``x * y``.
@@ -37,7 +38,7 @@ class MulLayer:
         """
         self.x, self.y = _operand("MulLayer.forward", "x", x), _operand("MulLayer.forward", "y", y)
         out = self.x * self.y
-        self._shape = np.shape(out)
+        self._shape, self._dtype = np.shape(out), _float_type(out)
         return out
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
@@ -63,7 +64,7 @@ class MulLayer:
         """
         if self.x is None:
             raise forward_first("MulLayer.backward")
-        dout = _gradient("MulLayer.backward", dout, self._shape)
+        dout = _gradient("MulLayer.backward", dout, self._shape, self._dtype)
         return _sum_to(np.shape(self.x), dout * self.y), _sum_to(np.shape(self.y), dout * self.x)
 
 
@@ -73,6 +74,7 @@ class AddLayer:
     def __init__(self) -> None:
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] | None = None
 
     def forward(self, x: Any, y: Any) -> Any:
         """Return ``x + y``.
@@ -88,7 +90,8 @@ class AddLayer:
         """
         x, y = _operand("AddLayer.forward", "x", x), _operand("AddLayer.forward", "y", y)
         out = x + y
-        self._shapes, self._shape = (np.shape(x), np.shape(y)), np.shape(out)
+        self._shapes = np.shape(x), np.shape(y)
+        self._shape, self._dtype = np.shape(out), _float_type(out)
         return out
 
     def backward(self, dout: Any) -> tuple[Any, Any]:
@@ -113,7 +116,7 @@ class AddLayer:
         """
         if self._shapes is None:
             raise forward_first("AddLayer.backward")
-        dout = _gradient("AddLayer.backward", dout, self._shape)
+        dout = _gradient("AddLayer.backward", dout, self._shape, self._dtype)
         dx, dy = (_sum_to(shape, dout * 1) for shape in self._shapes)
         return dx, dy
 
@@ -127,12 +130,17 @@ def _operand(where: str, name: str, value: Any) -> Any:
     return as_array(where, name, value)
 
 
-def _gradient(where: str, dout: Any, shape: tuple[int, ...]) -> Any:
-    """Return dout as an operand: a number, or an array of the shape of forward's result."""
+def _float_type(out: Any) -> np.dtype[Any] | None:
+    """Return the type of a result that is an array of floats, which its gradient shares."""
+    return out.dtype if isinstance(out, np.ndarray) and out.dtype.kind == "f" else None
+
+
+def _gradient(where: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return dout in the shape of forward's result; a number stands in every place."""
     dout = _operand(where, "dout", dout)
     if np.ndim(dout) and np.shape(dout) != shape:
         raise ValueError(f"{where}: dout has shape {np.shape(dout)}, expected {shape}")
-    return dout
+    return dout if np.shape(dout) == shape else np.full(shape, dout, dtype)
 
 
 def _sum_to(shape: tuple[int, ...], gradient: Any) -> Any:

@@ -194,7 +194,8 @@ def png(width, height):
 def test_no_picture(refused, model, tmp_path, content):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    refused("predict", model, path, says=f"argument IMAGE.*: {path}: not a readable picture")
+    err = refused("predict", model, path, says=f"argument IMAGE.*: {path}: not a readable picture")
+    assert "object at 0x" not in err
 
 
 def test_every_truncation(refused, model, draw, images):
@@ -231,6 +232,20 @@ def test_small_file_that_promises_a_large_picture(refused, model, tmp_path, size
     path = tmp_path / "picture.png"
     path.write_bytes(png(*size))
     refused("predict", model, path, says=f"{path}: not a readable picture")
+
+
+TIFF = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 256, 4, 1000, 2**16, 0)  # data beyond the end
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.png", png(10_000, 10_000)), ("a.tif", TIFF)], ids=["large", "damaged"]
+)
+def test_warnings_of_pillow_are_not_shown(process, model, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    code, out, err = process("predict", model, name)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert f"{name}: not a readable picture" in err
 
 
 def test_missing_picture(refused, model, tmp_path):
@@ -500,6 +515,13 @@ def test_model_with_a_parameter_that_is_no_number(refused, forge, network, save,
     params["W2"][0, 0] = value
     path = forge(params=params)
     refused("predict", path, save(np.zeros(64)), says=f"argument MODEL: {path}: ")
+
+
+def test_height_comes_before_width(run, network, forge, draw, images):
+    wide = images[3].reshape(4, 16)
+    path = forge({**ABOUT, "notes": {"image_shape": [4, 16]}})
+    out = run("predict", path, draw(np.kron(wide, np.ones((3, 3), np.uint8))), "--no-invert").out
+    assert same_as(network, out, images[3])
 
 
 @pytest.mark.parametrize(

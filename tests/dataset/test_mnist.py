@@ -251,7 +251,8 @@ def left_behind(isolation):
     return sorted(path.name for path in (isolation / "mnist").iterdir())
 
 
-def test_download(mirrors, packed, isolation, capsys):
+def test_download(mirrors, packed, isolation, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # or there is no progress bar
     mirrors["one"] = packed
     assert find_mnist() is None
     assert is_the_small_one(load_mnist())

@@ -341,6 +341,7 @@ def test_compile_all_compiles_the_declared_signatures_and_no_others(everything):
 
 def test_compile_all_names_each_kernel_with_both_types(everything):
     names = [f"{name} {T}" for name in everything["compiled"] for T in ("float32", "float64")]
+    names.remove("first_outside float32")  # of integers: one and the same for both types
     assert sorted(everything["ready"]) == sorted(names)
 
 
