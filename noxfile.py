@@ -36,7 +36,7 @@ def boundscheck(session):
     session.install(".[test]")
     session.run(
         *("pytest", "-q", "-m", "not mnist"),
-        env={"NUMBA_BOUNDSCHECK": "1", "FASTBP_CACHE": "0"},
+        env={"NUMBA_BOUNDSCHECK": "1"},
     )
 
 

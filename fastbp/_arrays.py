@@ -173,7 +173,8 @@ def as_targets(where: str, t: Any, N: int, C: int, dtype: np.dtype[Any], name: s
     TypeError
         For labels that are not integers, and as :func:`as_array`.
     ValueError
-        For another shape, and for a row that is negative somewhere or does not sum to 1 (to 1e-3).
+        For another shape, and for a row that does not sum to 1 (to 1e-3) or has negative elements
+        that sum to more than half of that.
     """
     t = as_plain(where, name, t)
     if t.ndim == 1:

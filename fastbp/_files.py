@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
+        os.replace(name, path)  # noqa: PTH105 - as every Python has it
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()

@@ -23,6 +23,7 @@ from .kernels.relu import relu_forward
 from .kernels.sigmoid import sigmoid_forward
 from .kernels.softmax_loss import softmax_forward
 from .layers import SoftmaxWithLoss
+from .layers.softmax_with_loss import guarded_cross_entropy
 
 __all__ = [
     "cross_entropy_error",
@@ -279,10 +280,7 @@ def cross_entropy_error(y: Any, t: Any, eps: float = 1e-7) -> float:
         y, t = y.reshape(1, -1), single_target(where, t, y.size)
     N, C = y.shape
     t = as_targets(where, t, N, C, y.dtype)
-    with np.errstate(divide="ignore"):  # log(0) = -inf is the answer when eps is 0
-        if t.ndim == 1:
-            return float(-np.log(y[np.arange(N), t] + eps).sum() / N)
-        return float(-(t[t > 0] * np.log(y[t > 0] + eps)).sum() / N)
+    return guarded_cross_entropy(y, t, eps)
 
 
 def softmax_loss(x: Any, t: Any) -> float:

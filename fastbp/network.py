@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -107,6 +107,10 @@ class Network:
         """The loss layer."""
         return self.last_layer
 
+    @lastLayer.setter
+    def lastLayer(self, layer: SoftmaxWithLoss) -> None:
+        self.last_layer = layer
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the parameters."""
@@ -201,7 +205,10 @@ class Network:
         IndexError, TypeError, ValueError
             As the layers.
         """
-        return self.evaluate(x, t)[1]
+        right = 0
+        for y, targets in self._pieces("accuracy", x, t):
+            right += _count_right(y, targets)
+        return right / len(x)
 
     def evaluate(self, x: Any, t: Any) -> tuple[float, float]:
         """Return loss and accuracy over any number of examples, a few thousand at a time.
@@ -220,20 +227,23 @@ class Network:
         IndexError, TypeError, ValueError
             As the layers.
         """
-        where = f"{type(self).__name__}.evaluate"
+        loss_layer = SoftmaxWithLoss(self.last_layer.eps)
+        loss, right = 0.0, 0
+        for y, targets in self._pieces("evaluate", x, t):
+            loss += loss_layer.forward(y, targets) * len(targets)
+            right += _count_right(y, targets)
+        return loss / len(x) + self._decay(), right / len(x)
+
+    def _pieces(self, method: str, x: Any, t: Any) -> Iterator[tuple[Array, Array]]:
+        """Yield logits and targets of a few thousand examples at a time."""
+        where = f"{type(self).__name__}.{method}"
         x = as_plain(where, "x", x)
         if x.ndim < 2 or not len(x):
             raise ValueError(f"{where}: x has shape {x.shape}, expected (N, D) with N >= 1")
-        N, C = len(x), self.sizes[-1]
-        t = as_targets(where, t, N, C, self.dtype)
-        loss, right = 0.0, 0
-        for start in range(0, N, EVALUATION_ROWS):
-            piece = t[start : start + EVALUATION_ROWS]
-            y = self.predict(x[start : start + EVALUATION_ROWS])
-            labels = piece if piece.ndim == 1 else piece.argmax(axis=1)
-            loss += self.last_layer.forward(y, piece) * len(piece)
-            right += int(np.count_nonzero(y.argmax(axis=1) == labels))
-        return loss / N + self._decay(), right / N
+        t = as_targets(where, t, len(x), self.sizes[-1], self.dtype)
+        for start in range(0, len(x), EVALUATION_ROWS):
+            stop = start + EVALUATION_ROWS
+            yield self.predict(x[start:stop]), t[start:stop]
 
     def gradient(self, x: Any, t: Any) -> dict[str, Array]:
         """Return the gradients of the loss by backpropagation.
@@ -431,6 +441,11 @@ class MultiLayerNet(Network):
             dtype=dtype,
             seed=seed,
         )
+
+
+def _count_right(y: Array, t: Array) -> int:
+    labels = t if t.ndim == 1 else t.argmax(axis=1)
+    return int(np.count_nonzero(y.argmax(axis=1) == labels))
 
 
 def _normal(where: str, seed: Any) -> Callable[..., Array]:

@@ -119,6 +119,8 @@ class Optimizer:
         state = arrays.get(key)
         if state is None or state.shape != param.shape or state.dtype.type != param.dtype.type:
             state = arrays[key] = np.zeros(param.shape, param.dtype.type)
+        elif not state.flags.carray or not state.dtype.isnative:  # somebody else's array
+            state = arrays[key] = np.array(state, param.dtype.type, order="C")
         return state
 
     def _begin_step(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np  # noqa: F401 - threadpoolctl finds only libraries that are loaded
+import numpy as np  # also because threadpoolctl finds only libraries that are loaded
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["get_num_threads", "set_num_threads"]
@@ -27,7 +27,8 @@ def set_num_threads(n: int) -> None:
 
     The same can be had from the start with the environment variable ``FASTBP_NUM_THREADS``.  Other
     users of NumPy in the process are affected too; NumPy has one pool.  Apple's Accelerate has no
-    such control and keeps choosing by itself.
+    such control and keeps choosing by itself.  A BLAS may add in another order on another number
+    of threads: results can then differ in the last bits.
 
     Parameters
     ----------
@@ -66,9 +67,9 @@ def _blas() -> Any:
 
 def _set(name: str, given: Any, n: Any) -> None:
     cpus = available_cpus()
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= cpus:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= cpus:
         raise ValueError(f"{name} is {given!r}, expected an integer from 1 to {cpus}")
-    _blas().limit(limits=n)
+    _blas().limit(limits=int(n))
 
 
 # Obeyed when this module is first imported, which the affine layer does.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, as_array, as_plain, as_targets, require_finite
-from ._interrupt import HeldInterrupt
+from ._interrupt import Interrupt
 from .history import History
 from .network import Network
 from .optimizer import OPTIMIZERS, SGD, Optimizer
@@ -53,22 +53,33 @@ class DivergedError(ArithmeticError):
         Everything up to that step.
     """
 
-    def __init__(self, step: int, loss: float, learning_rate: float, history: History) -> None:
+    def __init__(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        history: History,
+        what: str = "the loss",
+    ) -> None:
         losses = history.train_loss_list
         self.step = step
         self.last_loss = losses[-1] if losses else None
         self.learning_rate = learning_rate
         self.history = history
+        self._arguments = (step, loss, learning_rate, history, what)
         before = "" if self.last_loss is None else f" (the step before: {self.last_loss:g})"
         super().__init__(
-            f"the loss is {loss:g} at step {step}{before} with learning rate {learning_rate:g}; "
+            f"{what} is {loss:g} at step {step}{before} with learning rate {learning_rate:g}; "
             f"try {learning_rate / 10:g}, scale the inputs to about 1, or start with smaller "
             "weights"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``.  The parameters are valid, those of the last whole update.
+    """Ctrl-C during ``fit``.  The parameters are those of the last whole update.
 
     Attributes
     ----------
@@ -78,7 +89,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     def __init__(self, history: History) -> None:
         self.history = history
-        super().__init__(f"training interrupted after {len(history.train_loss_list)} steps")
+        super().__init__(f"training interrupted after {len(history)} steps")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.history,)
 
 
 @dataclass(frozen=True)
@@ -166,7 +180,7 @@ def fit(
     evaluate_sample : int, optional
         Measure on the first so many examples only.
     allow_nonfinite : bool, default False
-        Accept NaN and infinity in x.
+        Accept NaN and infinity in x, and go on when the loss becomes one.
 
     Returns
     -------
@@ -202,6 +216,8 @@ def fit(
             raise TypeError("fit: validation_data is not a pair (x, t)")
         names = ("validation_data[0]", "validation_data[1]")
         validation = _examples(names, *validation_data, network, allow_nonfinite)
+    if not np.iterable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError(f"fit: callbacks is {callbacks!r}, expected a list of callables")
     batch_size = min(_count("batch_size", batch_size), len(x))
     per_epoch = -(-len(x) // batch_size)
     if epochs is not None and iterations is not None:
@@ -219,7 +235,7 @@ def fit(
             "optimizer": repr(optimizer),
             "batch_size": batch_size,
             "sampling": sampling,
-            "seed": seed,
+            "seed": None if seed is None else operator.index(seed),
             "examples": len(x),
             "iterations": total,
         }
@@ -230,26 +246,26 @@ def fit(
     # Overflow is what divergence looks like; it gets an error of its own, not NumPy's warning.
     quiet = np.errstate(over="ignore", invalid="ignore")
     try:
-        with quiet, HeldInterrupt() as interrupt, _progress_bar(total, progress) as bar:
-            report = measure(optimizer.lr)
-            interrupt.check()
+        with quiet, Interrupt() as interrupt, _progress_bar(total, progress) as bar:
+            report = measure(optimizer.lr, interrupt)
             stop = _call(callbacks, report)
+            measure.resume()
             while len(history) < total and not stop:
                 until = min(total, len(history) + per_epoch)
                 while len(history) < until:
                     rows = next(rows_of_batches)
                     loss, grads = network.loss_and_gradient(x[rows], t[rows])
-                    if not math.isfinite(loss):
+                    if not (math.isfinite(loss) or allow_nonfinite):
                         raise DivergedError(len(history), loss, optimizer.lr, history)
-                    interrupt.check()
-                    optimizer.update(network.params, grads)
-                    history.train_loss_list.append(loss)
+                    with interrupt.held():
+                        optimizer.update(network.params, grads)
+                        history.train_loss_list.append(loss)
                     measure.examples += len(rows)
                     bar.update()
-                report = measure(optimizer.lr)
+                report = measure(optimizer.lr, interrupt)
                 bar.set_postfix_str(f"loss {report.train_loss:.4f}")
-                interrupt.check()
                 stop = _call(callbacks, report)
+                measure.resume()
     except KeyboardInterrupt:
         raise TrainingInterrupted(history) from None
     except DivergedError:
@@ -320,7 +336,11 @@ class _Meter:
             for key, good in self.last_good.items():
                 params[key][...] = good
 
-    def __call__(self, learning_rate: float) -> Report:
+    def resume(self) -> None:
+        """Begin to count the time of the steps that follow."""
+        self.resumed = time.perf_counter()
+
+    def __call__(self, learning_rate: float, interrupt: Interrupt) -> Report:
         history, step = self.history, len(self.history.train_loss_list)
         training_time = time.perf_counter() - self.resumed
         losses = history.train_loss_list[self.reported :]
@@ -329,21 +349,24 @@ class _Meter:
         if not (math.isfinite(train_loss) or self.allow_nonfinite):
             raise DivergedError(step, train_loss, learning_rate, history)
         if losses and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing):
-            raise DivergedError(step, mean_loss, learning_rate, history)
-        test_loss, test_acc = None, None
+            what = "the mean loss since the last report"
+            raise DivergedError(step, mean_loss, learning_rate, history, what)
+        test_loss: float | None = None
+        test_acc: float | None = None
         self.last_good = {key: p.copy() for key, p in self.network.params.items()}
         if self.validation is not None:
             test_loss, test_acc = self.network.evaluate(*self.validation)
-            history.test_loss_list.append(test_loss)
-            history.test_acc_list.append(test_acc)
-        history.train_acc_list.append(train_acc)
         now = time.perf_counter()
         speed = self.examples / training_time if losses else math.nan
-        history.steps.append(step)
-        history.times.append(now - self.begin)
-        history.examples_per_second.append(speed if losses else 0.0)
+        with interrupt.held():  # lists of one length
+            if test_loss is not None and test_acc is not None:
+                history.test_loss_list.append(test_loss)
+                history.test_acc_list.append(test_acc)
+            history.train_acc_list.append(train_acc)
+            history.steps.append(step)
+            history.times.append(now - self.begin)
+            history.examples_per_second.append(speed if losses else 0.0)
         self.examples, self.reported = 0, step
-        self.resumed = now
         return Report(
             step=step,
             total_steps=self.total,
@@ -399,7 +422,7 @@ class Trainer:
     Attributes
     ----------
     train_loss_list, train_acc_list, test_acc_list : list of float
-        The losses of all steps; the accuracies at the start and after each epoch.
+        The losses of all steps; the accuracies at the start of each epoch.
     network, optimizer
     history : History or None
         Of the last ``train``.
@@ -463,14 +486,17 @@ class Trainer:
             callbacks=[self._print] if self.verbose else [],
         )
         self.train_loss_list += self.history.train_loss_list
-        self.train_acc_list += self.history.train_acc_list
-        self.test_acc_list += self.history.test_acc_list
+        # As in the book, an accuracy for the start of each epoch; the last one is printed.
+        self.train_acc_list += self.history.train_acc_list[:-1]
+        self.test_acc_list += self.history.test_acc_list[:-1]
         if self.verbose:
             accuracy = self.network.accuracy(self.x_test, self.t_test)
             print("=============== Final Test Accuracy ===============")
             print(f"test acc:{accuracy:.4f}")
 
     def _print(self, report: Report) -> None:
+        if report.step == report.total_steps:
+            return  # the final accuracy has a line of its own
         print(
             f"=== epoch:{report.epoch:g}, train acc:{report.train_acc:.4f}, "
             f"test acc:{report.test_acc:.4f} ==="

@@ -338,8 +338,8 @@ BUGS = [
     Bug(
         "accuracy over the last piece only",
         "network.py",
-        "self._decay(), right / N",
-        "self._decay(), right / len(piece)",
+        "self._decay(), right / len(x)",
+        "self._decay(), right / len(targets)",
         "test_network.py",
     ),
     # --- training and files ----------------------------------------------------------------------
@@ -360,7 +360,7 @@ BUGS = [
     Bug(
         "divergence not noticed",
         "trainer.py",
-        "if not math.isfinite(loss):",
+        "if not (math.isfinite(loss) or allow_nonfinite):",
         "if loss is None:",
         "test_trainer.py",
     ),
@@ -374,7 +374,7 @@ BUGS = [
     Bug(
         "a file is written in place",
         "_files.py",
-        "Path(name).replace(path)",
+        "os.replace(name, path)",
         "path.write_bytes(content)",
         "test_files.py test_history.py",
     ),

@@ -242,7 +242,15 @@ def test_sigmoid_neither_overflows_nor_loses_nan(dtype):
 def test_sigmoid_layer_keeps_its_result():
     layer = Sigmoid()
     assert layer.out is None
-    assert layer.forward(np.zeros(3)) is layer.out
+    assert np.shares_memory(layer.forward(np.zeros(3)), layer.out)
+
+
+@pytest.mark.parametrize("name", ["mask", "out"])
+def test_a_new_shape_for_what_a_layer_shows_changes_nothing(name):
+    layer = Relu() if name == "mask" else Sigmoid()
+    layer.forward(np.ones((2, 3)))
+    getattr(layer, name).shape = (6, 1)
+    assert layer.backward(np.ones((2, 3))).shape == (2, 3)
 
 
 @by_layer

@@ -483,3 +483,17 @@ def test_dout_that_is_no_number(dout):
 def test_eps_that_is_no_small_number(eps):
     with pytest.raises(ValueError, match=rf"eps is {eps}, expected a number in \[0, 1\)"):
         SoftmaxWithLoss(eps)
+
+
+def test_eps_with_probabilities_is_the_cross_entropy_of_the_softmax():
+    logits = np.log([[0.9, 0.1], [0.2, 0.8]])
+    t = np.array([[0.5, 0.5], [0.25, 0.75]])
+    expected = -(t * np.log(np.exp(logits) + 1e-7)).sum() / 2
+    assert SoftmaxWithLoss(eps=1e-7).forward(logits, t) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_new_shape_for_y_changes_nothing():
+    layer = SoftmaxWithLoss()
+    layer.forward(np.zeros((2, 3)), [0, 1])
+    layer.y.shape = (6, 1)
+    assert layer.backward().shape == (2, 3)

@@ -6,7 +6,6 @@ import pytest
 
 import fastbp
 from fastbp import MultiLayerNet, Network, TwoLayerNet, network, reference
-from fastbp.threads import available_cpus
 
 D, C = 6, 4
 HIDDEN = {0: [], 1: [7], 2: [7, 5], 3: [7, 5, 6], 4: [7, 5, 6, 3]}
@@ -345,21 +344,6 @@ def test_everything_is_computed_in_the_type_of_the_parameters(parameters, inputs
     x = x.astype(inputs)
     assert net.predict(x).dtype == parameters
     assert bits(net.gradient(x, t)) == bits(net.gradient(x.astype(parameters), t))
-
-
-@pytest.mark.skipif(available_cpus() < 2, reason="needs two CPUs")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_two_threads_give_the_bits_of_one(dtype):
-    net = TwoLayerNet(300, 120, 10, dtype=dtype, seed=0)
-    rng = np.random.default_rng(0)
-    x, t = rng.random((256, 300)), rng.integers(0, 10, 256)
-    before = fastbp.get_num_threads()
-    results = []
-    for n in (1, 2):
-        fastbp.set_num_threads(n)
-        results.append(bits(net.gradient(x, t)))
-    fastbp.set_num_threads(before)
-    assert results[0] == results[1]
 
 
 # --- params is the truth -------------------------------------------------------------------------

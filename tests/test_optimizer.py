@@ -396,3 +396,15 @@ def test_a_copy_goes_on_where_the_original_was(name, copied):
 )
 def test_repr_says_rule_and_hyperparameters(optimizer, text):
     assert repr(optimizer) == text
+
+
+@pytest.mark.parametrize("odd", [np.asfortranarray, lambda v: v.astype(">f8")])
+def test_state_in_any_layout_is_used_and_kept(odd):
+    plain, other = fastbp.Momentum(lr=0.1), fastbp.Momentum(lr=0.1)
+    params = [{"W": np.ones((3, 4))} for _ in range(2)]
+    grads = {"W": np.arange(12.0).reshape(3, 4)}
+    other.v["W"] = odd(np.zeros((3, 4)))
+    for _ in range(3):
+        plain.update(params[0], grads)
+        other.update(params[1], grads)
+    np.testing.assert_array_equal(params[0]["W"], params[1]["W"])

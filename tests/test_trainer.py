@@ -1,5 +1,6 @@
 import copy
 import math
+import pickle
 import signal
 
 import numpy as np
@@ -18,7 +19,6 @@ from fastbp import (
     reference,
 )
 from fastbp import optimizer as optimizers
-from fastbp.threads import available_cpus
 
 D, C, N = 4, 3, 30
 LEARNING_RATES = {
@@ -172,18 +172,6 @@ def test_the_same_seed_gives_the_same_bits(sampling, dtype, digits, threads):
 @both_samplings
 def test_another_seed_gives_other_batches(sampling, digits):
     assert train(digits, 5, sampling)[0] != train(digits, 6, sampling)[0]
-
-
-@pytest.mark.skipif(available_cpus() < 2, reason="needs two CPUs")
-@both_types
-def test_two_threads_give_the_bits_of_one(dtype, digits):
-    before = fastbp.get_num_threads()
-    results = []
-    for n in (1, 2):
-        fastbp.set_num_threads(n)
-        results.append(train(digits, 5, "shuffle", dtype))
-    fastbp.set_num_threads(before)
-    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
@@ -699,11 +687,11 @@ def test_allow_nonfinite_trains_all_the_same():
     assert fit(small(), x, t, allow_nonfinite=True, **options).train_loss_list == expected
 
 
-def test_allow_nonfinite_goes_as_far_as_the_loss_is_a_number():
+def test_allow_nonfinite_goes_on_when_the_loss_is_no_number():
     x, t = examples()
     x[:] = np.nan
-    with pytest.raises(DivergedError, match="nan at step 0"):
-        fit(small(), x, t, allow_nonfinite=True)
+    history = fit(small(), x, t, allow_nonfinite=True, epochs=2)
+    assert np.isnan(history.train_loss_list).all()
 
 
 # --- divergence ----------------------------------------------------------------------------------
@@ -911,7 +899,7 @@ def test_the_trainer_keeps_the_books_lists():
     ours = trainer()
     ours.train()
     assert len(ours.train_loss_list) == 9
-    assert len(ours.train_acc_list) == len(ours.test_acc_list) == 4
+    assert len(ours.train_acc_list) == len(ours.test_acc_list) == 3
     assert ours.train_loss_list == ours.history.train_loss_list
 
 
@@ -984,7 +972,7 @@ def test_an_epoch_is_rounded_up_when_the_batches_do_not_come_out_even():
     ours = trainer(mini_batch_size=8, epochs=2)
     ours.train()
     assert len(ours.train_loss_list) == 8
-    assert len(ours.train_acc_list) == 3
+    assert len(ours.train_acc_list) == 2
 
 
 def test_the_trainer_shows_divergence():
@@ -992,3 +980,18 @@ def test_the_trainer_shows_divergence():
     ours.network = small(Spy, at={2: lambda loss: math.nan})
     with pytest.raises(DivergedError, match="nan at step 2"):
         ours.train()
+
+
+def test_the_errors_of_fit_survive_a_process_boundary():
+    record = fastbp.History(train_loss_list=[1.0])
+    for error in (DivergedError(1, math.inf, 0.5, record), TrainingInterrupted(record)):
+        twin = pickle.loads(pickle.dumps(error))
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert twin.history.train_loss_list == [1.0]
+
+
+def test_a_seed_of_numpys_can_be_saved(tmp_path):
+    history = fit(small(), *examples(), iterations=1, seed=np.int64(3))
+    history.save(tmp_path / "history.json")
+    assert fastbp.History.load(tmp_path / "history.json").settings["seed"] == 3

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .. import __version__
 from . import check, info, predict, train, warmup
-from .options import CommandFailed, UsageError
+from .options import CommandFailed, UsageError, obey_environment
 
 __all__ = ["main"]
 
@@ -62,14 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         With code 2 for wrong arguments, with 0 after ``--help`` and ``--version``.
     """
     name = "fastbp"
-    warnings.formatwarning = _plain_warning
+    formatwarning, warnings.formatwarning = warnings.formatwarning, _plain_warning
     try:
         try:
             options = _parser().parse_args(arguments)
             name = f"fastbp {options.command}"
+            obey_environment()
             return int(options.run(options))
         finally:
             sys.stdout.flush()  # while its errors can still be told
+            warnings.formatwarning = formatwarning
     except UsageError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2

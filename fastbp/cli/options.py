@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,12 +104,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def obey_environment() -> None:
+    """Read FASTBP_NUM_THREADS, which the first import of ``threads`` does."""
+    try:
+        importlib.import_module("fastbp.threads")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def set_threads(options: argparse.Namespace) -> None:
     """Obey ``--threads``."""
-    try:
-        from ..threads import available_cpus, set_num_threads
-    except ValueError as error:  # FASTBP_NUM_THREADS is wrong
-        raise UsageError(str(error)) from error
+    from ..threads import available_cpus, set_num_threads
 
     if options.threads is not None:
         try:
@@ -135,7 +141,7 @@ class Data:
         (N, D) floats and (N,) labels.
     classes : int
     image_shape : (int, int) or None
-        Height and width, where the rows are images, dark on light drawn in light on dark.
+        Height and width, where the rows are images: 0 is the ground, 1 the ink.
     """
 
     name: str

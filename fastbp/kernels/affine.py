@@ -13,7 +13,10 @@ from .jit import kernel
 
 @kernel("T[:, ::1], T[::1]")
 def bias_forward(out: Any, b: Any) -> None:
-    """``out[n] += b``, in place on the product just written, while it is still in the cache.
+    """``out[n] += b``, in place on the product just written.
+
+    A pass of its own: NumPy's product cannot begin from the bias.  It takes 1 % of the product's
+    time at 784 inputs.
 
     Parameters
     ----------

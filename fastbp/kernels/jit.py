@@ -23,6 +23,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,9 +146,7 @@ def cache_folder() -> Path | None:
         folder = base.absolute() / f"{fastbp.__version__}-{_source_digest()}{checked}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(folder)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:
         _warn_uncached(error)
         return None

@@ -28,7 +28,7 @@ class Affine:
     ----------
     W : (D, H) float32 or float64
         Kept as it is, not copied: an in-place update of the caller's array is an update of the
-        layer.  Integers become a new float64 array.
+        layer.  Numbers of any other type become a new array, integers a float64 one.
     b : (H,) likewise
 
     Attributes

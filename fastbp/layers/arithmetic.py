@@ -122,10 +122,8 @@ class AddLayer:
 
 
 def _operand(where: str, name: str, value: Any) -> Any:
-    """Return a number as it is, an array or list as an array of numbers, its type kept."""
+    """Return a number as it is, an array or list as an array of floats, which do not overflow."""
     if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and type(value) is np.ndarray:
         return value
     return as_array(where, name, value)
 

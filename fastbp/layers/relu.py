@@ -30,7 +30,8 @@ class Relu:
     @property
     def mask(self) -> Array | None:
         """True where the last x <= 0."""
-        return self._mask
+        # A view, because kernels believe in the shape: that of a view can be changed, its own not.
+        return None if self._mask is None else self._mask.view()
 
     def forward(self, x: Any) -> Array:
         """Return ``max(0, x)``.

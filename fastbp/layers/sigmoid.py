@@ -27,7 +27,7 @@ class Sigmoid:
     @property
     def out(self) -> Array | None:
         """The last result."""
-        return self._out
+        return None if self._out is None else self._out.view()
 
     def forward(self, x: Any) -> Array:
         """Return ``1 / (1 + exp(-x))``.
@@ -40,7 +40,7 @@ class Sigmoid:
         Returns
         -------
         array
-            Like x; the layer keeps the same array as ``out``.
+            Like x; the layer's ``out`` shares its memory.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,9 @@ class SoftmaxWithLoss:
     """
 
     def __init__(self, eps: float = 0.0) -> None:
-        if not 0 <= eps < 1:
+        if not isinstance(eps, Real) or not 0 <= eps < 1:
             raise ValueError(f"SoftmaxWithLoss: eps is {eps}, expected a number in [0, 1)")
-        self.eps = eps
+        self.eps: float = eps
         self.loss: float | None = None
         self._y: Array | None = None
         self._t: Array | None = None
@@ -51,7 +52,7 @@ class SoftmaxWithLoss:
     @property
     def y(self) -> Array | None:
         """Softmax of the last x, of its shape."""
-        return self._y
+        return None if self._y is None else self._y.view()
 
     @property
     def t(self) -> Array | None:
@@ -97,7 +98,7 @@ class SoftmaxWithLoss:
         kernel = softmax_loss_forward if t.ndim == 1 else softmax_loss_rows_forward
         self.loss = kernel(y, x, t) / N
         if self.eps:
-            self.loss = float(-np.log(_probability(y, t) + self.eps).sum() / N)
+            self.loss = guarded_cross_entropy(y, t, self.eps)
         self._y, self._t = (y[0] if single else y), t
         return self.loss
 
@@ -121,7 +122,7 @@ class SoftmaxWithLoss:
         TypeError
             When dout is no number.
         """
-        if np.ndim(dout):
+        if not isinstance(dout, (int, float)) and np.ndim(dout):  # ndim of a number takes 0.6 us
             raise TypeError(
                 f"SoftmaxWithLoss.backward: dout has shape {np.shape(dout)}, expected a number"
             )
@@ -135,6 +136,9 @@ class SoftmaxWithLoss:
         return dx if y.ndim == 2 else dx[0]
 
 
-def _probability(y: Array, t: Array) -> Array:
-    """Return what y gives the targets, (N,)."""
-    return y[np.arange(len(t)), t] if t.ndim == 1 else (y * t).sum(axis=1)
+def guarded_cross_entropy(y: Array, t: Array, eps: float) -> float:
+    """``-mean_n sum_c t[n, c] log(y[n, c] + eps)`` of checked probabilities and targets."""
+    with np.errstate(divide="ignore"):  # log(0) = -inf is the answer when eps is 0
+        if t.ndim == 1:
+            return float(-np.log(y[np.arange(len(t)), t] + eps).sum() / len(t))
+        return float(-(t[t != 0] * np.log(y[t != 0] + eps)).sum() / len(t))
