@@ -10,6 +10,7 @@ one converted copy.  They never change their input.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,17 @@ def as_matrices(*arrays: Array) -> tuple[Array, ...]:
 def forward_first(where: str) -> RuntimeError:
     """Return the error for a backward before any forward."""
     return RuntimeError(f"{where}: call forward first, backward belongs to its result")
+
+
+def positive_int(where: str, name: str, value: Any) -> int:
+    """Return a size or a count, or raise ValueError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{where}: {name} is {value!r}, expected a positive integer")
+    return number
 
 
 def require_finite(where: str, name: str, x: Array) -> None:

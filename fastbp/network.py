@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import gradient as _gradient
-from ._arrays import Array, as_plain, as_targets
+from ._arrays import Array, as_plain, as_targets, positive_int
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "Network", "TwoLayerNet"]
@@ -78,7 +78,7 @@ class Network:
                 f"{name}: activation is {activation!r}, expected one of {sorted(ACTIVATIONS)}"
             )
         dtype = _float_type(name, dtype)
-        self.sizes = tuple(_size(name, f"sizes[{i}]", size) for i, size in enumerate(sizes))
+        self.sizes = tuple(positive_int(name, f"sizes[{i}]", size) for i, size in enumerate(sizes))
         stds = [_nonnegative(name, f"weight_stds[{i}]", std) for i, std in enumerate(weight_stds)]
         if len(self.sizes) < 2 or len(stds) != len(self.sizes) - 1:
             raise ValueError(
@@ -366,9 +366,9 @@ class TwoLayerNet(Network):
         seed: int | None = None,
     ) -> None:
         sizes = (
-            _size("TwoLayerNet", "input_size", input_size),
-            _size("TwoLayerNet", "hidden_size", hidden_size),
-            _size("TwoLayerNet", "output_size", output_size),
+            positive_int("TwoLayerNet", "input_size", input_size),
+            positive_int("TwoLayerNet", "hidden_size", hidden_size),
+            positive_int("TwoLayerNet", "output_size", output_size),
         )
         std = _nonnegative("TwoLayerNet", "weight_init_std", weight_init_std)
         super().__init__(sizes, (std, std), activation=activation, dtype=dtype, seed=seed)
@@ -417,9 +417,12 @@ class MultiLayerNet(Network):
                 f"{name}: hidden_size_list is {hidden_size_list!r}, expected a list of integers"
             )
         sizes = (
-            _size(name, "input_size", input_size),
-            *(_size(name, f"hidden_size_list[{i}]", H) for i, H in enumerate(hidden_size_list)),
-            _size(name, "output_size", output_size),
+            positive_int(name, "input_size", input_size),
+            *(
+                positive_int(name, f"hidden_size_list[{i}]", H)
+                for i, H in enumerate(hidden_size_list)
+            ),
+            positive_int(name, "output_size", output_size),
         )
         gain = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
         if isinstance(weight_init_std, str):
@@ -464,16 +467,6 @@ def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
     if known not in (np.float32, np.float64):
         raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
     return known
-
-
-def _size(where: str, name: str, value: Any) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1 or isinstance(value, bool):
-        raise ValueError(f"{where}: {name} is {value!r}, expected a positive integer")
-    return size
 
 
 def _nonnegative(where: str, name: str, value: Any) -> float:

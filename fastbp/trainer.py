@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, as_plain, as_targets, require_finite
+from ._arrays import Array, as_array, as_plain, as_targets, positive_int, require_finite
 from ._interrupt import Interrupt
 from .history import History
 from .network import Network
@@ -218,15 +218,19 @@ def fit(
         validation = _examples(names, *validation_data, network, allow_nonfinite)
     if not np.iterable(callbacks) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks is {callbacks!r}, expected a list of callables")
-    batch_size = min(_count("batch_size", batch_size), len(x))
+    batch_size = min(positive_int("fit", "batch_size", batch_size), len(x))
     per_epoch = -(-len(x) // batch_size)
     if epochs is not None and iterations is not None:
         raise ValueError("fit: epochs and iterations are both given, expected one of them")
     if iterations is not None:
-        total = _count("iterations", iterations)
+        total = positive_int("fit", "iterations", iterations)
     else:
-        total = per_epoch * _count("epochs", DEFAULT_EPOCHS if epochs is None else epochs)
-    sample = None if evaluate_sample is None else _count("evaluate_sample", evaluate_sample)
+        total = per_epoch * positive_int(
+            "fit", "epochs", DEFAULT_EPOCHS if epochs is None else epochs
+        )
+    sample = (
+        None if evaluate_sample is None else positive_int("fit", "evaluate_sample", evaluate_sample)
+    )
     rows_of_batches = batches(len(x), batch_size, sampling, seed)
 
     history = History(
@@ -290,16 +294,6 @@ def _examples(
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
     return x, t
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(value, bool):
-        raise ValueError(f"fit: {name} is {value!r}, expected a positive integer")
-    return count
 
 
 class _Meter:
