@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         With code 2 for wrong arguments, with 0 after ``--help`` and ``--version``.
     """
     name = "fastbp"
+    if sys.stdout is None:  # `fastbp train >&-`
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
     formatwarning, warnings.formatwarning = warnings.formatwarning, _plain_warning
     try:
         try:

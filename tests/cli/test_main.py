@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 
@@ -190,3 +191,19 @@ def test_disk_full_under_the_output(start, arguments):
     assert "No space left on device" in err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize("arguments", ["info", "train --iterations 3"])
+def test_closed_output(arguments, tmp_path):
+    command = f"{shlex.quote(sys.executable)} -m fastbp {arguments} >&-"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, "FASTBP_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
