@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, as_kernel_array
+from .kernels import step
 from .kernels import update as kernels
 
 __all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
@@ -54,6 +55,8 @@ class Optimizer:
 
     # Names of the state arrays, as attributes of the instance: dicts like params.
     _slots: tuple[str, ...] = ()
+    # What the compiled loop calls the rule.
+    _kind = step.KEEP
 
     def __init__(self, lr: float) -> None:
         self.lr = _rate(self, lr)
@@ -123,6 +126,14 @@ class Optimizer:
             state = arrays[key] = np.array(state, param.dtype.type, order="C")
         return state
 
+    def _rule(self) -> step.Rule:
+        """Return the rule for the compiled loop, as it is now."""
+        return step.Rule(self._kind, self.lr, *self._numbers(), EPS, 0.0, 0, 0, 0.0)
+
+    def _numbers(self) -> tuple[float, float]:
+        """Return the rule's numbers beside the learning rate."""
+        return 0.0, 0.0
+
     def _begin_step(self) -> None:
         """Count the step, where the rule depends on it."""
 
@@ -138,6 +149,8 @@ class SGD(Optimizer):
     ----------
     lr : float, default 0.01
     """
+
+    _kind = step.SGD
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
@@ -162,10 +175,14 @@ class Momentum(Optimizer):
     """
 
     _slots = ("v",)
+    _kind = step.MOMENTUM
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
         self.momentum = _decay(self, "momentum", momentum)
+
+    def _numbers(self) -> tuple[float, float]:
+        return self.momentum, 0.0
 
     def _step(self, param: Array, *state_and_grad: Array) -> None:
         v, grad = state_and_grad
@@ -189,6 +206,8 @@ class Nesterov(Momentum):
         The velocities.
     """
 
+    _kind = step.NESTEROV
+
     def _step(self, param: Array, *state_and_grad: Array) -> None:
         v, grad = state_and_grad
         T = param.dtype.type
@@ -209,6 +228,7 @@ class AdaGrad(Optimizer):
     """
 
     _slots = ("h",)
+    _kind = step.ADAGRAD
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
@@ -234,10 +254,14 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("h",)
+    _kind = step.RMSPROP
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
         self.decay_rate = _decay(self, "decay_rate", decay_rate)
+
+    def _numbers(self) -> tuple[float, float]:
+        return self.decay_rate, 0.0
 
     def _step(self, param: Array, *state_and_grad: Array) -> None:
         h, grad = state_and_grad
@@ -266,12 +290,19 @@ class Adam(Optimizer):
     """
 
     _slots = ("m", "v")
+    _kind = step.ADAM
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         super().__init__(lr)
         self.beta1 = _decay(self, "beta1", beta1)
         self.beta2 = _decay(self, "beta2", beta2)
         self.iter = 0
+
+    def _numbers(self) -> tuple[float, float]:
+        return self.beta1, self.beta2
+
+    def _rule(self) -> step.Rule:
+        return super()._rule()._replace(steps=self.iter)
 
     def _begin_step(self) -> None:
         self.iter += 1

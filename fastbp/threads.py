@@ -1,7 +1,8 @@
 """How many threads fastbp computes with.
 
-The compiled kernels of the layers run on one thread.  The matrix products go through NumPy's BLAS,
-which has a pool of its own; the number set here is that pool's, for the whole process.
+There are two pools: that of NumPy's BLAS, which multiplies the matrices of single layers, and
+Numba's, on which the compiled loop runs.  The number set here is that of both, for the whole
+process.  Unless one was set, the compiled loop finds out by itself how many are fastest.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ def set_num_threads(n: int) -> None:
 
     The same can be had from the start with the environment variable ``FASTBP_NUM_THREADS``.  Other
     users of NumPy in the process are affected too; NumPy has one pool.  Apple's Accelerate has no
-    such control and keeps choosing by itself.  A BLAS may add in another order on another number
-    of threads: results can then differ in the last bits.
+    such control and keeps choosing by itself.
+
+    What the compiled loop computes (:func:`fastbp.fit`, and a network's ``gradient``) has the same
+    bits on any number of threads.  A BLAS may add in another order on another number of threads:
+    results of single layers can then differ in the last bits.
 
     Parameters
     ----------
@@ -69,7 +73,39 @@ def _set(name: str, given: Any, n: Any) -> None:
     cpus = available_cpus()
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= cpus:
         raise ValueError(f"{name} is {given!r}, expected an integer from 1 to {cpus}")
+    global _fixed
     _blas().limit(limits=int(n))
+    _fixed = int(n)
+
+
+# --- the compiled loop ---------------------------------------------------------------------------
+
+_fixed: int | None = None
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_fixed() -> bool:
+    """Whether the user has set the number of threads."""
+    return _fixed is not None
+
+
+def compiled_threads() -> int:
+    """Return the most threads the compiled loop may use."""
+    return _fixed or available_cpus()
+
+
+def is_forked() -> bool:
+    """Whether this process is a forked child, which OpenMP would kill at a parallel region."""
+    return _forked
 
 
 # Obeyed when this module is first imported, which the affine layer does.

@@ -1,136 +1,35 @@
-"""Training: ``fit``, the record it returns, and the book's ``Trainer``.
+"""Training: ``fit``, and the book's ``Trainer``.
 
-``fit`` is one loop of Python over mini-batches.  Between them it does what a person wants done
-while a network trains: it measures, calls back, moves the progress bar, and stops on Ctrl-C or when
-the loss is no longer a number.
+``fit`` is one loop of Python over compiled calls of a few milliseconds.  Between them it does what
+a person wants done while a network trains: it measures, calls back, moves the progress bar, and
+stops on Ctrl-C or when the loss is no longer a number.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, as_plain, as_targets, positive_int, require_finite
+from ._arrays import as_array, as_plain, as_targets, positive_int, require_finite
 from ._interrupt import Interrupt
 from .history import History
 from .network import Network
 from .optimizer import OPTIMIZERS, SGD, Optimizer
-from .sampling import batches
+from .report import DivergedError, Meter, Report, TrainingInterrupted
+from .sampling import Batches
+from .steps import Examples, steps_for
 
 __all__ = ["DivergedError", "History", "Report", "Trainer", "TrainingInterrupted", "fit"]
 
 # What `fit` trains for when neither epochs nor iterations are given.
 DEFAULT_EPOCHS = 20
 
-# A mean loss this many times that of the first step, and of guessing, has diverged too: at an
-# absurd learning rate units die, and what is left of the network may stay finite.
-HOPELESS = 1000.0
-
 # A bar that would be gone at once is never drawn.
 BAR_AFTER_SECONDS = 2.0
-
-
-class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite, or over an epoch 1000 times that of guessing.
-
-    The parameters are those that gave this loss, unless they are not finite themselves: then those
-    of the last report.
-
-    Attributes
-    ----------
-    step : int
-        Number of the step whose loss it was, from 0.
-    last_loss : float or None
-        The last finite loss.
-    learning_rate : float
-    history : History
-        Everything up to that step.
-    """
-
-    def __init__(
-        self,
-        step: int,
-        loss: float,
-        learning_rate: float,
-        history: History,
-        what: str = "the loss",
-    ) -> None:
-        losses = history.train_loss_list
-        self.step = step
-        self.last_loss = losses[-1] if losses else None
-        self.learning_rate = learning_rate
-        self.history = history
-        self._arguments = (step, loss, learning_rate, history, what)
-        before = "" if self.last_loss is None else f" (the step before: {self.last_loss:g})"
-        super().__init__(
-            f"{what} is {loss:g} at step {step}{before} with learning rate {learning_rate:g}; "
-            f"try {learning_rate / 10:g}, scale the inputs to about 1, or start with smaller "
-            "weights"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during ``fit``.  The parameters are those of the last whole update.
-
-    Attributes
-    ----------
-    history : History
-        Everything up to then.
-    """
-
-    def __init__(self, history: History) -> None:
-        self.history = history
-        super().__init__(f"training interrupted after {len(history)} steps")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.history,)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a callback of ``fit`` gets at the start, after each epoch, and at the end.
-
-    Attributes
-    ----------
-    step, total_steps : int
-        Steps done and to do in all.
-    epoch : float
-        Passes over the training data so far.
-    train_loss : float
-        Mean loss of the steps since the last report; NaN in the first.
-    train_acc : float
-    test_loss, test_acc : float or None
-        On the validation data, where there are any.
-    examples_per_second : float
-        Of the steps since the last report, evaluation not counted; NaN in the first.
-    elapsed : float
-        Seconds since ``fit`` began.
-    network : Network
-        The network as it is now.
-    history : History
-        Everything so far.
-    """
-
-    step: int
-    total_steps: int
-    epoch: float
-    train_loss: float
-    train_acc: float
-    test_loss: float | None
-    test_acc: float | None
-    examples_per_second: float
-    elapsed: float
-    network: Network
-    history: History
 
 
 def fit(
@@ -149,6 +48,7 @@ def fit(
     progress: bool | None = None,
     evaluate_sample: int | None = None,
     allow_nonfinite: bool = False,
+    threads: int | None = None,
 ) -> History:
     """Train a network on mini-batches.
 
@@ -181,6 +81,9 @@ def fit(
         Measure on the first so many examples only.
     allow_nonfinite : bool, default False
         Accept NaN and infinity in x, and go on when the loss becomes one.
+    threads : int, optional
+        The number of threads.  By default what was set for the process, or what turns out faster
+        while training; the results are the same to the last bit.
 
     Returns
     -------
@@ -231,7 +134,8 @@ def fit(
     sample = (
         None if evaluate_sample is None else positive_int("fit", "evaluate_sample", evaluate_sample)
     )
-    rows_of_batches = batches(len(x), batch_size, sampling, seed)
+    batches = Batches(len(x), batch_size, sampling, seed)
+    steps = steps_for(network, optimizer, (x, t), allow_nonfinite, batch_size, threads)
 
     history = History(
         settings={
@@ -244,35 +148,43 @@ def fit(
             "iterations": total,
         }
     )
-    measure = _Meter(
-        network, (x, t), validation, sample, history, total, per_epoch, allow_nonfinite
-    )
+    measure = Meter(steps, (x, t), validation, sample, history, total, per_epoch, allow_nonfinite)
     # Overflow is what divergence looks like; it gets an error of its own, not NumPy's warning.
     quiet = np.errstate(over="ignore", invalid="ignore")
+
+    def report() -> bool:
+        """Measure, and tell everybody; returns whether one of them wants to stop."""
+        told = measure(optimizer.lr, interrupt)
+        bar.set_postfix_str(f"loss {told.train_loss:.4f}")
+        stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
+        if callbacks:  # which may have changed the parameters
+            steps.take_up()
+        measure.resume()
+        return stop
+
     try:
         with quiet, Interrupt() as interrupt, _progress_bar(total, progress) as bar:
-            report = measure(optimizer.lr, interrupt)
-            stop = _call(callbacks, report)
-            measure.resume()
+            stop = report()
             while len(history) < total and not stop:
                 until = min(total, len(history) + per_epoch)
                 while len(history) < until:
-                    rows = next(rows_of_batches)
-                    loss, grads = network.loss_and_gradient(x[rows], t[rows])
-                    if not (math.isfinite(loss) or allow_nonfinite):
-                        raise DivergedError(len(history), loss, optimizer.lr, history)
+                    rows, begins = batches.take(
+                        min(until - len(history), steps.batches_a_call())
+                    )
                     with interrupt.held():
-                        optimizer.update(network.params, grads)
-                        history.train_loss_list.append(loss)
+                        losses = steps.run(rows, begins)
+                        diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)
+                        history.train_loss_list += losses[:-1] if diverged else losses
+                    if diverged:
+                        raise DivergedError(len(history), losses[-1], optimizer.lr, history)
                     measure.examples += len(rows)
-                    bar.update()
-                report = measure(optimizer.lr, interrupt)
-                bar.set_postfix_str(f"loss {report.train_loss:.4f}")
-                stop = _call(callbacks, report)
-                measure.resume()
+                    bar.update(len(losses))
+                stop = report()
     except KeyboardInterrupt:
+        steps.publish()
         raise TrainingInterrupted(history) from None
     except DivergedError:
+        steps.publish()
         measure.restore_finite()
         raise
     return history
@@ -280,7 +192,7 @@ def fit(
 
 def _examples(
     names: tuple[str, str], x: Any, t: Any, network: Network, allow_nonfinite: bool
-) -> tuple[Array, Array]:
+) -> Examples:
     """Return checked inputs and targets."""
     where, name = "fit", names[0]
     D, C = network.sizes[0], network.sizes[-1]
@@ -294,91 +206,6 @@ def _examples(
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
     return x, t
-
-
-class _Meter:
-    """Takes the measurements that become reports and lines of the history."""
-
-    def __init__(
-        self,
-        network: Network,
-        training: tuple[Array, Array],
-        validation: tuple[Array, Array] | None,
-        sample: int | None,
-        history: History,
-        total: int,
-        per_epoch: int,
-        allow_nonfinite: bool,
-    ) -> None:
-        self.network = network
-        self.guessing = math.log(max(2, network.sizes[-1]))
-        self.allow_nonfinite = allow_nonfinite
-        self.training = training[0][:sample], training[1][:sample]
-        self.validation = validation and (validation[0][:sample], validation[1][:sample])
-        self.history = history
-        self.total = total
-        self.per_epoch = per_epoch
-        self.examples = 0  # trained on since the last report
-        self.begin = self.resumed = time.perf_counter()
-        self.reported = 0
-        self.last_good: dict[str, Array] = {}
-
-    def restore_finite(self) -> None:
-        """Put the parameters of the last report back, if those of now are not finite."""
-        params = self.network.params
-        if not all(np.isfinite(p).all() for p in params.values()):
-            for key, good in self.last_good.items():
-                params[key][...] = good
-
-    def resume(self) -> None:
-        """Begin to count the time of the steps that follow."""
-        self.resumed = time.perf_counter()
-
-    def __call__(self, learning_rate: float, interrupt: Interrupt) -> Report:
-        history, step = self.history, len(self.history.train_loss_list)
-        training_time = time.perf_counter() - self.resumed
-        losses = history.train_loss_list[self.reported :]
-        train_loss, train_acc = self.network.evaluate(*self.training)
-        mean_loss = sum(losses) / len(losses) if losses else math.nan
-        if not (math.isfinite(train_loss) or self.allow_nonfinite):
-            raise DivergedError(step, train_loss, learning_rate, history)
-        if losses and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing):
-            what = "the mean loss since the last report"
-            raise DivergedError(step, mean_loss, learning_rate, history, what)
-        test_loss: float | None = None
-        test_acc: float | None = None
-        self.last_good = {key: p.copy() for key, p in self.network.params.items()}
-        if self.validation is not None:
-            test_loss, test_acc = self.network.evaluate(*self.validation)
-        now = time.perf_counter()
-        speed = self.examples / training_time if losses else math.nan
-        with interrupt.held():  # lists of one length
-            if test_loss is not None and test_acc is not None:
-                history.test_loss_list.append(test_loss)
-                history.test_acc_list.append(test_acc)
-            history.train_acc_list.append(train_acc)
-            history.steps.append(step)
-            history.times.append(now - self.begin)
-            history.examples_per_second.append(speed if losses else 0.0)
-        self.examples, self.reported = 0, step
-        return Report(
-            step=step,
-            total_steps=self.total,
-            epoch=step / self.per_epoch,
-            train_loss=mean_loss,
-            train_acc=train_acc,
-            test_loss=test_loss,
-            test_acc=test_acc,
-            examples_per_second=speed,
-            elapsed=now - self.begin,
-            network=self.network,
-            history=history,
-        )
-
-
-def _call(callbacks: Sequence[Callable[[Report], object]], report: Report) -> bool:
-    """Call every callback; whether one of them asked to stop."""
-    return any([callback(report) is True for callback in callbacks])  # noqa: C419 - call them all
 
 
 def _progress_bar(total: int, progress: bool | None) -> Any:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import re
 import stat
@@ -31,6 +32,8 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload
 
 import fastbp
@@ -38,6 +41,8 @@ import fastbp
 from .._folders import user_cache_dir
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+prange = numba.prange
 
 # Never fastmath=True: NaN and infinity must come out as they went in.  "contract" lets a * b + c
 # become one instruction, "reassoc" lets sums run in vector lanes, "nsz" ignores the sign of zero.
@@ -47,11 +52,17 @@ EXACT_FLAGS = frozenset({"contract", "nsz"})
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 
-# (compiled function, its signature with T for the floating point type), in order of definition.
-KERNELS: list[tuple[Any, str]] = []
+# (compiled function, its signature with T for the floating point type, the named tuples in it), in
+# order of definition.
+KERNELS: list[tuple[Any, str, dict[str, Any]]] = []
 
 
-def kernel(signature: str, flags: frozenset[str] = SUM_FLAGS) -> Callable[[Function], Function]:
+def kernel(
+    signature: str,
+    flags: frozenset[str] = SUM_FLAGS,
+    tuples: tuple[type, ...] = (),
+    parallel: bool = False,
+) -> Callable[[Function], Function]:
     """Compile a function on its first call, for float32 and float64 arrays.
 
     Parameters
@@ -60,6 +71,11 @@ def kernel(signature: str, flags: frozenset[str] = SUM_FLAGS) -> Callable[[Funct
         Numba argument types with ``T`` for the floating point type: ``"T[::1], b1[::1], T[::1]"``.
     flags : frozenset of str
         LLVM's floating point freedoms in this kernel.
+    tuples : tuple of NamedTuple classes
+        Those the signature names, as ``Name(types of its fields)``.
+    parallel : bool
+        Whether ``prange`` loops run on several threads.  Such a function is slow to compile: keep
+        it a thin shell around serial parts.
 
     Returns
     -------
@@ -68,11 +84,13 @@ def kernel(signature: str, flags: frozenset[str] = SUM_FLAGS) -> Callable[[Funct
     """
 
     def decorate(function: Function) -> Function:
-        compiled = numba.njit(function, nogil=True, error_model="numpy", fastmath=set(flags))
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
+        compiled = numba.njit(function, parallel=parallel, **options)
         if not JIT_DISABLED:
             if cache_folder() is not None:
-                compiled._cache = _KernelCache(function)
-            KERNELS.append((compiled, signature))
+                compiled._cache = _KernelCache(function, parallel)
+            named = {t.__name__: functools.partial(_tuple_type, t) for t in tuples}
+            KERNELS.append((compiled, signature, named))
         return compiled
 
     return decorate
@@ -80,7 +98,11 @@ def kernel(signature: str, flags: frozenset[str] = SUM_FLAGS) -> Callable[[Funct
 
 def part(function: Function) -> Function:
     """Compile a piece that several kernels share; LLVM inlines it into each of them."""
-    return numba.njit(function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS))
+    # No entry points from Python and C: nobody calls a piece, and each would take compile time.
+    wrappers = {} if JIT_DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(
+        function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS), **wrappers
+    )
 
 
 def scalar_part(single: Function, double: Function) -> Function:
@@ -102,6 +124,54 @@ def scalar_part(single: Function, double: Function) -> Function:
     return function  # type: ignore[return-value]
 
 
+def intrinsic(function: Function) -> Function:
+    """Make a function that writes LLVM code into a piece other compiled functions can call."""
+    return _numba_intrinsic(function)
+
+
+def target_features() -> frozenset[str]:
+    """Return what the processor code is generated for can do, in LLVM's names: ``avx512f``."""
+    text = cpu_target.target_context.codegen()._tm_features or ""
+    return frozenset(feature[1:] for feature in text.split(",") if feature.startswith("+"))
+
+
+@functools.cache
+def has_fast_threads() -> bool:
+    """Whether Numba has a threading layer that can serve the compiled loop.
+
+    Its own "workqueue" takes 80 us to start a region, where OpenMP and TBB take one, and aborts
+    the process when two Python threads use it at once.
+    """
+    if JIT_DISABLED or numba.config.THREADING_LAYER == "workqueue":
+        return False
+    for name in ("tbbpool", "omppool"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"numba.np.ufunc.{name}")
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def on_threads(n: int) -> Iterator[None]:
+    """Run parallel kernels on n threads within a block; every Python thread has its own number."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def address(compiled: Any, *arguments: Any) -> int:
+    """Compile a kernel for arguments like these, or load it; returns where its code begins."""
+    if JIT_DISABLED:
+        return 0
+    signature = tuple(numba.typeof(a) for a in arguments)
+    compiled.compile(signature)
+    code = compiled.overloads[signature]
+    return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+
+
 def compile_all() -> Iterator[str]:
     """Compile every imported kernel for float32 and float64, or load it from the cache.
 
@@ -110,9 +180,9 @@ def compile_all() -> Iterator[str]:
     str
         The name of each kernel and type once it is ready; there are ``count_all()``.
     """
-    for compiled, template in KERNELS:
+    for compiled, template, tuples in KERNELS:
         for name in _types_of(template):
-            names = {**vars(numba.types), "T": getattr(numba.types, name)}
+            names = {**vars(numba.types), **tuples, "T": getattr(numba.types, name)}
             arguments = eval(template, {"__builtins__": {}}, names)  # noqa: S307 - our own text
             compiled.compile(arguments if isinstance(arguments, tuple) else (arguments,))
             yield f"{compiled.__name__} {name}"
@@ -120,7 +190,12 @@ def compile_all() -> Iterator[str]:
 
 def count_all() -> int:
     """Return the number of kernels, each type counted."""
-    return sum(len(_types_of(template)) for _, template in KERNELS)
+    return sum(len(_types_of(template)) for _, template, _ in KERNELS)
+
+
+def _tuple_type(kind: type, *fields: Any) -> Any:
+    """Return Numba's type of a NamedTuple with fields of these types."""
+    return numba.types.NamedTuple(fields, kind)
 
 
 def _types_of(template: str) -> tuple[str, ...]:
@@ -185,6 +260,8 @@ def _warn_uncached(error: Exception) -> None:
 class _Locator(_CacheLocator):  # type: ignore[misc]
     """Tells Numba's cache to use our folder, whose name already stands for the sources."""
 
+    parallel = False
+
     def __init__(self, function: Callable[..., Any], source: str) -> None:
         self._line = function.__code__.co_firstlineno
 
@@ -199,17 +276,29 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         return fastbp.__version__
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return f"{self._line}p" if self.parallel else str(self._line)
+
+
+class _ParallelLocator(_Locator):
+    """The same function compiled with threads is other code."""
+
+    parallel = True
 
 
 class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = [_Locator]  # noqa: RUF012 - Numba's name and type
 
 
+class _ParallelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_ParallelLocator]  # noqa: RUF012
+
+
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache; a file that cannot be read or written costs time, never the result."""
 
-    _impl_class = _KernelCacheImpl
+    def __init__(self, function: Callable[..., Any], parallel: bool) -> None:
+        self._impl_class = _ParallelCacheImpl if parallel else _KernelCacheImpl
+        super().__init__(function)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         try:

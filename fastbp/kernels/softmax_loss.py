@@ -52,19 +52,27 @@ from_bits = scalar_part(_from_bits32, _from_bits64)
 
 
 @part
-def shift_rows(y: Any, a: Any, start: int, stop: int) -> None:
-    """``y[n] = a[n] - max(a[n])`` for start <= n < stop.
+def largest(row: Any) -> Any:
+    """Return the largest element of a row, NaN only perhaps if there is one.
 
     The maximum is taken over integers in the order of the floats they stand for (a negative
     float's bits below the sign, flipped): LLVM puts that into vector registers, but a maximum of
-    floats only if NaN is declared impossible.  A NaN ends up as the maximum or stays where it is;
-    both ways the whole row becomes NaN.
+    floats only if NaN is declared impossible.
+    """
+    top = flip(float_bits(row[0]))
+    for c in range(1, row.size):
+        top = max(top, flip(float_bits(row[c])))
+    return from_bits(flip(top))
+
+
+@part
+def shift_rows(y: Any, a: Any, start: int, stop: int) -> None:
+    """``y[n] = a[n] - max(a[n])`` for start <= n < stop.
+
+    A NaN ends up as the maximum or stays where it is; both ways the whole row becomes NaN.
     """
     for n in range(start, stop):
-        top = flip(float_bits(a[n, 0]))
-        for c in range(1, a.shape[1]):
-            top = max(top, flip(float_bits(a[n, c])))
-        highest = from_bits(flip(top))
+        highest = largest(a[n])
         for c in range(a.shape[1]):
             y[n, c] = a[n, c] - highest
 

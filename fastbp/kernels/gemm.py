@@ -1,0 +1,241 @@
+"""The matrix product, a tile of the result at a time held in vector registers.
+
+    C[i, :] = scale * C0[i, :] + sum_k A[i, k] * B[k, :]        for TILE_ROWS rows i
+
+Why this shape.  A multiply-add unit wants two new vectors each cycle, the first-level cache gives
+about two loads a cycle, so every number loaded must be used several times.  A tile of 6 rows by 4
+vectors uses each vector of B 6 times and each number of A 4 times: 10 loads for 24 multiply-adds.
+The 24 sums never leave their registers, and they are 24 independent chains, which hides the 4
+cycles each addition takes.  24 + 4 (a row of B) + 1 (a number of A) = 29 of 32 registers; targets
+with 16 registers take 6 by 2.
+
+The three products of a layer are this one kernel with other strides:
+
+====================  ==========================  ==========================
+forward               out = x @ W                 rows of x, rows of W
+gradient of weights   dW = x.T @ dout             columns of x, rows of dout
+gradient of inputs    dx = dout @ W.T             rows of dout, rows of W.T
+====================  ==========================  ==========================
+
+and the first term begins from the bias (row stride 0), from W itself (an update in place), or from
+zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of whole vectors and
+perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, at 101 of 116 GF/s, where 64
+would waste a quarter of the work.
+
+Every sum runs over k in order, in one chain: its bits do not depend on the tile it falls into.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import types
+from numpy.lib.stride_tricks import as_strided
+
+from . import simd
+from .jit import JIT_DISABLED, intrinsic, part
+
+TILE_ROWS = 6
+# The largest number of vectors with TILE_ROWS * n sums, n of B and one of A in the registers.
+TILE_VECTORS = (simd.REGISTERS - 1) // (TILE_ROWS + 1)
+
+
+def tail_lanes(itemsize: int) -> int:
+    """Return the width of the narrow vector a panel may end with: a quarter of a whole one."""
+    return max(1, simd.lanes(itemsize) // 4)
+
+
+def code_of(columns: int, itemsize: int) -> int:
+    """Return the code of the narrowest tile with so many columns: ``2 * vectors + tail``."""
+    vectors, rest = divmod(columns, simd.lanes(itemsize))
+    if rest > tail_lanes(itemsize):
+        return 2 * (vectors + 1)
+    return 2 * vectors + (1 if rest else 0)
+
+
+# Every code there is: one narrow vector up to a full tile.
+CODES = range(1, 2 * TILE_VECTORS + 1)
+
+
+def columns_of(code: int, itemsize: int) -> int:
+    """Return the number of columns a tile computes."""
+    return sum(_widths(code, itemsize))
+
+
+@part
+def columns_of_code(code: int, array: Any) -> int:
+    """Return the number of columns a tile computes, in the type of an array."""
+    whole = simd.REGISTER_BYTES // array.itemsize
+    return code // 2 * whole + code % 2 * max(1, whole // 4)
+
+
+def _widths(code: int, itemsize: int) -> list[int]:
+    """Return the widths of the vectors in a row of a tile."""
+    vectors, tail = divmod(code, 2)
+    return [simd.lanes(itemsize)] * vectors + [tail_lanes(itemsize)] * tail
+
+
+class _Matrix:
+    """The addresses of a matrix in a flat array, while an intrinsic is being written."""
+
+    def __init__(self, emit: simd.Emitter, start: Any, row: Any) -> None:
+        self.emit, self.start, self.row = emit, start, row
+
+    def row_at(self, i: Any) -> Any:
+        return self.emit.at(self.start, self.emit.builder.mul(self.row, i))
+
+    def tile(self, widths: list[int]) -> list[list[Any]]:
+        """Return the addresses of all vectors of a tile at the start."""
+        return [
+            self.vectors(self.row_at(simd.constant(i)), widths) for i in range(TILE_ROWS)
+        ]
+
+    def vectors(self, row: Any, widths: list[int]) -> list[Any]:
+        """Return the addresses of the vectors of one row."""
+        return [self.emit.at(row, simd.constant(sum(widths[:j]))) for j in range(len(widths))]
+
+
+def _write_tile(
+    emit: simd.Emitter, widths: list[int], C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
+    C0: _Matrix, scale: Any,
+) -> None:  # fmt: skip
+    """Write the code of a tile of one width: first sums, the loop over k, the stores."""
+    builder, rows = emit.builder, range(TILE_ROWS)
+    first = [
+        [
+            emit.multiply(emit.splat(scale, width), emit.load(pointer, width))
+            for pointer, width in zip(row, widths, strict=True)
+        ]
+        for row in C0.tile(widths)
+    ]
+    rows_of_a = [A.row_at(simd.constant(i)) for i in rows]
+
+    before = builder.block
+    loop = builder.append_basic_block("k")
+    after = builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", K, simd.constant(0)), loop, after)
+
+    builder.position_at_end(loop)
+    k = builder.phi(simd.INT64)  # all phi nodes come first in a block
+    sums = [[builder.phi(emit.vector(width)) for width in widths] for _ in rows]
+    row_of_b = [
+        emit.load(pointer, width)
+        for pointer, width in zip(B.vectors(B.row_at(k), widths), widths, strict=True)
+    ]
+    column_of_a = builder.mul(k, a_k)
+    new = []
+    for i in rows:
+        number = emit.load(emit.at(rows_of_a[i], column_of_a))
+        new.append(
+            [
+                emit.multiply_add(emit.splat(number, width), vector, total, width)
+                for width, vector, total in zip(widths, row_of_b, sums[i], strict=True)
+            ]
+        )
+    next_k = builder.add(k, simd.constant(1))
+    k.add_incoming(simd.constant(0), before)
+    k.add_incoming(next_k, loop)
+    emit.loop_back(builder.icmp_signed("<", next_k, K), loop, after)
+
+    builder.position_at_end(after)
+    results = [[builder.phi(emit.vector(width)) for width in widths] for _ in rows]
+    for i in rows:
+        for j in range(len(widths)):
+            for phi in (sums[i][j], results[i][j]):
+                phi.add_incoming(first[i][j], before)
+                phi.add_incoming(new[i][j], loop)
+    for results_of_row, pointers in zip(results, C.tile(widths), strict=True):
+        for value, pointer, width in zip(results_of_row, pointers, widths, strict=True):
+            emit.store(value, pointer, width)
+
+
+@intrinsic
+def _tile(
+    typing: Any, code: Any,
+    C: Any, c: Any, c_row: Any,
+    A: Any, a: Any, a_row: Any, a_k: Any,
+    B: Any, b: Any, b_row: Any, K: Any,
+    C0: Any, c0: Any, c0_row: Any, scale: Any,
+) -> Any:  # fmt: skip
+    """Write a branch for every code, and a switch in front of them."""
+    if not simd.is_flat(C, A, B, C0) or len({C.dtype, A.dtype, B.dtype, C0.dtype}) > 1:
+        return None
+    itemsize = C.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, C_, c, c_row, A_, a, a_row, a_k, B_, b, b_row, K, C0_, c0, c0_row, scale = arguments
+        emit = simd.Emitter(builder, itemsize)
+
+        def matrix(array_type: Any, array: Any, offset: Any, row: Any) -> _Matrix:
+            start = simd.data_pointer(context, builder, array_type, array, offset)
+            return _Matrix(emit, start, row)
+
+        matrices = (
+            matrix(C, C_, c, c_row), matrix(A, A_, a, a_row), a_k, matrix(B, B_, b, b_row), K,
+            matrix(C0, C0_, c0, c0_row), scale,
+        )  # fmt: skip
+        finish = builder.append_basic_block("finish")
+        switch = builder.switch(code, finish)
+        for value in CODES:
+            block = builder.append_basic_block(f"code{value}")
+            switch.add_case(simd.constant(value), block)
+            builder.position_at_end(block)
+            _write_tile(emit, _widths(value, itemsize), *matrices)
+            builder.branch(finish)
+        builder.position_at_end(finish)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype), generate
+
+
+@part
+def tile(
+    code: int,
+    C: Any, c: int, c_row: int,
+    A: Any, a: int, a_row: int, a_k: int,
+    B: Any, b: int, b_row: int, K: int,
+    C0: Any, c0: int, c0_row: int, scale: Any,
+) -> None:  # fmt: skip
+    """``C[i, :] = scale * C0[i, :] + sum_k A[i, k] * B[k, :]`` for TILE_ROWS rows.
+
+    Every matrix is a flat array, the offset of its first element, and its row stride.
+
+    Parameters
+    ----------
+    code : int
+        The columns, as ``code_of`` gives them.
+    C, c, c_row
+        The result.
+    A, a, a_row, a_k
+        Row i and position k are ``a_row`` and ``a_k`` elements further on: swapped, A is
+        transposed.
+    B, b, b_row, K
+        K rows.
+    C0, c0, c0_row, scale
+        What the sums begin from: C itself to accumulate, one row with ``c0_row = 0`` for all rows
+        alike.  May be C.
+    """
+    _tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale)
+
+
+def _tile_in_numpy(
+    code: int,
+    C: Any, c: int, c_row: int,
+    A: Any, a: int, a_row: int, a_k: int,
+    B: Any, b: int, b_row: int, K: int,
+    C0: Any, c0: int, c0_row: int, scale: Any,
+) -> None:  # fmt: skip
+    """Do what a tile does, where nothing is compiled."""
+    width, size = columns_of(code, C.itemsize), C.itemsize
+
+    def view(array: Any, offset: int, shape: tuple[int, int], row: int, column: int) -> Any:
+        return as_strided(array[offset:], shape, (row * size, column * size))
+
+    begin = view(C0, c0, (TILE_ROWS, width), c0_row, 1)
+    product = view(A, a, (TILE_ROWS, K), a_row, a_k) @ view(B, b, (K, width), b_row, 1)
+    view(C, c, (TILE_ROWS, width), c_row, 1)[...] = scale * begin + product
+
+
+if JIT_DISABLED:
+    tile = _tile_in_numpy

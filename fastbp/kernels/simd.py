@@ -1,0 +1,263 @@
+"""Vector registers: the few LLVM instructions from which the matrix kernels are made.
+
+Numba compiles loops and lets LLVM find the vectors in them.  A matrix product at the limit of the
+machine needs more say than that: which numbers stay in which registers.  An *intrinsic* is a
+function that writes LLVM's intermediate code itself; :class:`Emitter` is the vocabulary it uses.
+
+Widths are the host's: 16 float32 (8 float64) with AVX-512, 8 with AVX2, 4 with SSE or NEON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.np.arrayobj import populate_array
+
+from .jit import JIT_DISABLED, intrinsic, part, target_features
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+def _registers() -> tuple[int, int]:
+    """Return the bytes in a vector register and the number of registers, of the target."""
+    features = target_features()
+    if "avx512f" in features:
+        return 64, 32
+    if "avx" in features:
+        return 32, 16
+    aarch64 = llvm.get_default_triple().startswith(("aarch64", "arm64"))
+    return 16, 32 if aarch64 else 16
+
+
+REGISTER_BYTES, REGISTERS = _registers()
+
+
+def lanes(itemsize: int) -> int:
+    """Return how many numbers of so many bytes a register holds."""
+    return REGISTER_BYTES // itemsize
+
+
+@part
+def vector_lanes(array: Any) -> int:
+    """Return how many of an array's elements a register holds."""
+    return REGISTER_BYTES // array.itemsize
+
+
+class Emitter:
+    """Writes vector instructions for one floating point type.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+        Where the instructions go.
+    itemsize : int
+        4 for float32, 8 for float64.
+    """
+
+    def __init__(self, builder: Any, itemsize: int) -> None:
+        self.builder = builder
+        self.itemsize = itemsize
+        self.scalar = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+
+    def vector(self, width: int) -> Any:
+        """Return the type of ``width`` numbers; of one number, the number's own."""
+        return ir.VectorType(self.scalar, width) if width > 1 else self.scalar
+
+    def load(self, pointer: Any, width: int = 1) -> Any:
+        """Read ``width`` numbers from an address that need not be aligned."""
+        typed = self.builder.bitcast(pointer, self.vector(width).as_pointer())
+        value = self.builder.load(typed)
+        value.align = self.itemsize
+        return value
+
+    def store(self, value: Any, pointer: Any, width: int) -> None:
+        """Write ``width`` numbers."""
+        typed = self.builder.bitcast(pointer, self.vector(width).as_pointer())
+        self.builder.store(value, typed).align = self.itemsize
+
+    def splat(self, number: Any, width: int) -> Any:
+        """Repeat one number in all lanes."""
+        if width == 1:
+            return number
+        undefined = ir.Constant(self.vector(width), ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(INT32, 0))
+        zeros = ir.Constant(ir.VectorType(INT32, width), [0] * width)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def multiply_add(self, a: Any, b: Any, c: Any, width: int) -> Any:
+        """``a * b + c``: one instruction where the target has it, two where not.
+
+        ``llvm.fma`` would call the C library on a target without the instruction.
+        """
+        kind = self.vector(width)
+        name = f"v{width}f{8 * self.itemsize}" if width > 1 else f"f{8 * self.itemsize}"
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fmuladd.{name}"
+        )
+        return self.builder.call(function, [a, b, c])
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        """``a * b``."""
+        return self.builder.fmul(a, b)
+
+    def select_lanes(self, a: Any, b: Any, lanes: list[int]) -> Any:
+        """Take lanes from two vectors laid end to end."""
+        mask = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
+        return self.builder.shuffle_vector(a, b, mask)
+
+    def loop_back(self, again: Any, loop: Any, after: Any) -> None:
+        """Branch back to a loop while ``again`` holds, and forbid LLVM to unroll it.
+
+        Two rounds of a loop that fills the registers do not fit into them: unrolled, tiles with a
+        narrow last vector took twice the time.
+        """
+        module = self.builder.module
+        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        identity = module.add_metadata([disable, disable])
+        identity.operands = (identity, disable)  # LLVM wants a loop's name to begin with itself
+        self.builder.cbranch(again, loop, after).set_metadata("llvm.loop", identity)
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        """Return the address so many numbers further on."""
+        return self.builder.gep(pointer, [offset])
+
+
+def constant(value: int) -> Any:
+    """Return an integer constant, of the width of an index."""
+    return ir.Constant(INT64, value)
+
+
+def data_pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """Return the address of element ``offset`` of a contiguous array, within an intrinsic."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def is_flat(*arguments: Any) -> bool:
+    """Whether all Numba types are contiguous one-dimensional arrays."""
+    return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arguments)
+
+
+@intrinsic
+def view(typing: Any, array: Any, start: Any, size: Any) -> Any:
+    """``array.reshape(-1)[start : start + size]`` of a contiguous array, without reference counts.
+
+    Numba counts references to an array with atomic instructions: 5 ns for a slice, and ten times
+    that when two threads count on the same cache line.
+    """
+    if not isinstance(array, types.Array) or array.layout != "C":
+        return None
+    flat = types.Array(array.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, start, size = arguments
+        result = context.make_array(flat)(context, builder)
+        itemsize = constant(array.dtype.bitwidth // 8)
+        populate_array(
+            result,
+            data=data_pointer(context, builder, array, source, start),
+            shape=[size],
+            strides=[itemsize],
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return result._getvalue()
+
+    return flat(array, types.intp, types.intp), generate
+
+
+@part
+def row_of(matrix: Any, i: int) -> Any:
+    """``matrix[i]``, as :func:`view` takes it."""
+    return view(matrix, i * matrix.shape[1], matrix.shape[1])
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask the processor to fetch the cache line of ``array[offset]`` for reading soon.
+
+    A hint: no result, no fault whatever the offset.
+    """
+    if not isinstance(array, types.Array) or array.layout != "C":
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte_pointer = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte_pointer, INT32, INT32, INT32]),
+            "llvm.prefetch.p0",
+        )
+        pointer = data_pointer(context, builder, array, *arguments)
+        read, second_level, data = (ir.Constant(INT32, v) for v in (0, 2, 1))
+        address = builder.bitcast(pointer, byte_pointer)
+        builder.call(function, [address, read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
+def transpose_block(
+    typing: Any, target: Any, t: Any, target_row: Any, source: Any, s: Any, source_row: Any
+) -> Any:
+    """``target[t + j*target_row + i] = source[s + i*source_row + j]`` for a register-wide square.
+
+    The square is as wide as a vector register: V rows of V numbers.  log2(V) rounds of exchanging
+    halves, quarters, ... between pairs of rows, all in registers.
+    """
+    if not is_flat(target, source) or target.dtype != source.dtype:
+        return None
+    itemsize = target.dtype.bitwidth // 8
+    width = lanes(itemsize)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, t, to_row, origin, s, origin_row = arguments
+        emit = Emitter(builder, itemsize)
+        into = data_pointer(context, builder, target, to, t)
+        start = data_pointer(context, builder, source, origin, s)
+        rows = [
+            emit.load(emit.at(start, builder.mul(origin_row, constant(i))), width)
+            for i in range(width)
+        ]
+        step = 1
+        while step < width:
+            exchanged = list(rows)
+            for i in range(width):
+                if i & step:
+                    continue
+                a, b = rows[i], rows[i | step]
+                low = [j if not j & step else width + (j ^ step) for j in range(width)]
+                high = [(j | step) if not j & step else width + j for j in range(width)]
+                exchanged[i] = emit.select_lanes(a, b, low)
+                exchanged[i | step] = emit.select_lanes(a, b, high)
+            rows = exchanged
+            step *= 2
+        for j in range(width):
+            emit.store(rows[j], emit.at(into, builder.mul(to_row, constant(j))), width)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(target, i, i, source, i, i), generate
+
+
+if JIT_DISABLED:
+
+    def view(array: Any, start: int, size: int) -> Any:
+        """Return a slice."""
+        return array.reshape(-1)[start : start + size]
+
+    def prefetch(array: Any, offset: int) -> None:
+        """Do nothing: there is no compiled code to be in time for."""
+
+    def transpose_block(
+        target: Any, t: int, target_row: int, source: Any, s: int, source_row: int
+    ) -> None:
+        """Transpose a square, element by element."""
+        width = lanes(target.itemsize)
+        for i in range(width):
+            for j in range(width):
+                target[t + j * target_row + i] = source[s + i * source_row + j]

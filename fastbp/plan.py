@@ -1,0 +1,264 @@
+"""A network laid out for the compiled loop: tables, and one flat buffer.
+
+Weights lie in *panels*, strips of columns as wide as the registers of a tile, so that the kernels
+stream through them without packing anything; rows begin on cache lines, and the batch is padded to
+whole tiles, so that there is no code for edges.  Users never see this: parameters are packed in
+and unpacked into their own plain arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array
+from .kernels import step
+from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
+from .kernels.simd import REGISTER_BYTES, lanes
+
+CACHE_LINE = 64
+ACTIVATIONS = {"identity": step.IDENTITY, "relu": step.RELU, "sigmoid": step.SIGMOID}
+
+# A layer with more bytes of weights than this is divided among threads by panels, so that each
+# core keeps its own half of W in its second-level cache; a smaller one by rows of the batch, which
+# needs no meeting of the threads between the layers.
+BIG_LAYER = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A strip of columns: which, how wide, and where it lies in the buffer."""
+
+    column: int
+    code: int
+    start: int
+    row: int
+
+
+def panels_of(columns: int, itemsize: int) -> list[tuple[int, int, int]]:
+    """Cut so many columns into panels: (first column, code, stride of a row).
+
+    One panel if a tile is wide enough; otherwise an even number, for two threads to share, all
+    about equally wide.
+    """
+    width = lanes(itemsize)
+    vectors = -(-columns // width)
+    count = -(-vectors // TILE_VECTORS)
+    if count > 1:
+        count += count % 2
+    panels, column = [], 0
+    for p in range(count):
+        whole = vectors * (p + 1) // count - vectors * p // count
+        code = code_of(min(whole * width, columns - column), itemsize)
+        panels.append((column, code, whole * width))
+        column += whole * width
+    return panels
+
+
+class Plan:
+    """Tables and memory for a network of some sizes and batches of at most some rows.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths from the input to the classes.
+    activation : {'relu', 'sigmoid', 'identity'}
+        Between the layers.
+    dtype : float32 or float64
+    rows : int
+        The largest batch.
+    slots : int
+        Arrays of the optimizer for each parameter: 0, 1 or 2.
+    decay : bool
+        Whether the loss has a weight decay.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        dtype: Any,
+        rows: int,
+        slots: int = 0,
+        decay: bool = False,
+    ) -> None:
+        self.sizes = tuple(sizes)
+        self.decay = decay
+        self.dtype = np.dtype(dtype)
+        self.rows = _up(rows, TILE_ROWS)
+        self._end = 0
+        L = len(sizes) - 1
+        self._forward: list[list[Panel]] = []
+        self._back: list[list[Panel]] = []
+        layers = np.zeros((L, step.LAYER_COLUMNS), np.int64)
+        for l, (K, N) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            cut = panels_of(N, self.dtype.itemsize)
+            self._forward.append(self._panels(cut, _up(K, TILE_ROWS)))
+            layers[l, step.BIAS] = self._take(cut[-1][0] + cut[-1][2])
+        self.parameters = self._end
+        x_row = self._row(_up(sizes[0], TILE_ROWS))
+        x = self._take(self.rows * x_row)
+        table: list[Panel] = []
+        for l, (K, N) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            self._back.append(
+                self._panels(panels_of(K, self.dtype.itemsize), N) if l else []
+            )
+            last = self._forward[l][-1]
+            width = last.column + columns_of(last.code, self.dtype.itemsize)
+            row = self._row(_up(width, TILE_ROWS))
+            first, back = len(table), len(table) + len(self._forward[l])
+            table += self._forward[l] + self._back[l]
+            layers[l, : step.BIAS] = (
+                K, N, width, ACTIVATIONS["identity" if l == L - 1 else activation],
+                x, x_row, self._take(self.rows * row), self._take(self.rows * row), row,
+            )  # fmt: skip
+            layers[l, step.FIRST :] = first, back, back, len(table)
+            x, x_row = layers[l, step.H], row
+        widest = max(p.row for p in table)
+        zeros = self._take(widest)
+        self._scratch = step.GROUP * widest
+        scratch = self._take(MAX_THREADS * self._scratch)
+        self.buffer = aligned_zeros(self._end, self.dtype)
+        self.layers = layers
+        for l, N in enumerate(sizes[1:]):
+            bias = layers[l, step.BIAS]
+            if l == L - 1:  # the exponential of what pads the logits must be 0
+                self.buffer[bias + N : bias + layers[l, step.WIDTH]] = -np.inf
+        self.state = aligned_zeros(slots * self.parameters, self.dtype)
+        self._net = step.Net(
+            self.buffer,
+            self.state,
+            layers,
+            np.array([(p.column, p.code, p.start, p.row) for p in table], np.int64),
+            np.zeros((0, 4), np.int64),
+            np.zeros((3, self.rows)),
+            np.zeros((len(table), _up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
+            np.array([self.parameters, zeros, scratch, self._scratch], np.int64),
+        )
+
+    def _take(self, elements: int) -> int:
+        """Reserve so many elements, from a cache line on; returns their offset."""
+        start = self._end
+        self._end = _up(start + elements, CACHE_LINE // self.dtype.itemsize)
+        return start
+
+    def _row(self, columns: int) -> int:
+        """Return the stride of rows of so many columns: an odd number of cache lines.
+
+        A power of two would put the same column of all rows into the same few places of the cache.
+        """
+        line = CACHE_LINE // self.dtype.itemsize
+        return (-(-columns // line) | 1) * line
+
+    def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
+        return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
+
+    # --- programs --------------------------------------------------------------------------------
+
+    def _divisions(self, l: int) -> tuple[int, int]:
+        """Return how forward (and update) and backward of a layer are divided."""
+        big = self.sizes[l] * self.sizes[l + 1] * self.dtype.itemsize > BIG_LAYER
+        return tuple(
+            step.BY_PANELS if big and len(panels) > 1 else step.BY_ROWS
+            for panels in (self._forward[l], self._back[l])
+        )  # type: ignore[return-value]
+
+    def program(self, kind: str) -> Array:
+        """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
+
+        The batches of 'predict' and 'measure' are consecutive examples.
+        """
+        L = len(self.sizes) - 1
+        consecutive = kind in ("predict", "measure")
+        operations = [(step.GATHER_REST if consecutive else step.GATHER, 0, step.BY_ROWS)]
+        if kind in ("train", "gradient") and self.decay:
+            operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
+        operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(L)]
+        if kind == "measure":
+            operations.append((step.MEASURE, L - 1, step.BY_ROWS))
+        elif kind == "predict":
+            operations.append((step.STORE, L - 1, step.BY_ROWS))
+        else:
+            operations.append((step.LOSS, L - 1, step.BY_ROWS))
+            operations += [
+                (step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)
+            ]
+            operations += [(step.UPDATE, l, self._divisions(l)[0]) for l in range(L)]
+        table = []
+        for i, (operation, l, division) in enumerate(operations):
+            previous = operations[i - 1]
+            together = i > 0 and (
+                operation == previous[0] == step.UPDATE
+                or (operation != step.UPDATE and division == previous[2] == step.BY_ROWS)
+            )
+            table.append((operation, l, division, 0 if together else 1))
+        return np.array(table, np.int64)
+
+    def net(self, kind: str) -> step.Net:
+        """Return the network with the program of one kind."""
+        return self._net._replace(program=self.program(kind))
+
+    # --- parameters ------------------------------------------------------------------------------
+
+    def _views(self, buffer: Array, offset: int) -> Iterator[tuple[str, Array, slice]]:
+        """Yield key, a view of where it lies, and the columns that are there, panel by panel."""
+        for l, (K, N) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            for p in self._forward[l]:
+                width = min(columns_of(p.code, self.dtype.itemsize), N - p.column)
+                start = offset + p.start
+                rows = buffer[start : start + K * p.row].reshape(K, p.row)
+                yield f"W{l + 1}", rows[:, :width], slice(p.column, p.column + width)
+            bias = offset + self.layers[l, step.BIAS]
+            yield f"b{l + 1}", buffer[bias : bias + N], slice(0, N)
+
+    def pack(self, params: Mapping[str, Array]) -> None:
+        """Copy parameters in."""
+        for key, view, columns in self._views(self.buffer, 0):
+            view[...] = params[key][..., columns]
+        for l in range(1, len(self.sizes) - 1):
+            W = params[f"W{l + 1}"]
+            K, N = W.shape
+            for p in self._back[l]:
+                width = min(columns_of(p.code, self.dtype.itemsize), K - p.column)
+                rows = self.buffer[p.start : p.start + N * p.row].reshape(N, p.row)
+                rows[:, :width] = W[p.column : p.column + width].T
+
+    def unpack(self, params: Mapping[str, Array]) -> None:
+        """Copy parameters out, in place."""
+        for key, view, columns in self._views(self.buffer, 0):
+            params[key][..., columns] = view
+
+    def empty_params(self) -> dict[str, Array]:
+        """Return new arrays, their elements not set, with the keys and shapes of parameters."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for l, (K, N) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
+            shapes[f"W{l}"], shapes[f"b{l}"] = (K, N), (N,)
+        return {key: np.empty(shape, self.dtype) for key, shape in shapes.items()}
+
+    def pack_slot(self, slot: int, arrays: Mapping[str, Array]) -> None:
+        """Copy one slot of the optimizer's state in."""
+        for key, view, columns in self._views(self.state, slot * self.parameters):
+            view[...] = arrays[key][..., columns]
+
+    def unpack_slot(self, slot: int, arrays: Mapping[str, Array]) -> None:
+        """Copy one slot of the optimizer's state out, in place."""
+        for key, view, columns in self._views(self.state, slot * self.parameters):
+            arrays[key][..., columns] = view
+
+
+# Threads a plan has scratch memory for.
+MAX_THREADS = 64
+
+
+def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:
+    """Return zeros that begin on a cache line, which NumPy does not promise."""
+    raw = np.zeros(elements * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + elements * dtype.itemsize].view(dtype)
+
+
+def _up(n: int, quantum: int) -> int:
+    return -(-n // quantum) * quantum

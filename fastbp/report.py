@@ -1,0 +1,206 @@
+"""What training tells: reports for callbacks, and the errors that end it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arrays import Array
+from ._interrupt import Interrupt
+from .history import History
+from .network import Network
+
+if TYPE_CHECKING:
+    from .steps import CompiledSteps, Examples, LayerSteps
+
+__all__ = ["DivergedError", "Meter", "Report", "TrainingInterrupted"]
+
+# A mean loss this many times that of the first step, and of guessing, has diverged too: at an
+# absurd learning rate units die, and what is left of the network may stay finite.
+HOPELESS = 1000.0
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite, or over an epoch 1000 times that of guessing.
+
+    The parameters are those that gave this loss, unless they are not finite themselves: then those
+    of the last report.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step whose loss it was, from 0.
+    last_loss : float or None
+        The last finite loss.
+    learning_rate : float
+    history : History
+        Everything up to that step.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        history: History,
+        what: str = "the loss",
+    ) -> None:
+        losses = history.train_loss_list
+        self.step = step
+        self.last_loss = losses[-1] if losses else None
+        self.learning_rate = learning_rate
+        self.history = history
+        self._arguments = (step, loss, learning_rate, history, what)
+        before = "" if self.last_loss is None else f" (the step before: {self.last_loss:g})"
+        super().__init__(
+            f"{what} is {loss:g} at step {step}{before} with learning rate {learning_rate:g}; "
+            f"try {learning_rate / 10:g}, scale the inputs to about 1, or start with smaller "
+            "weights"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during ``fit``.  The parameters are those of the last whole update.
+
+    Attributes
+    ----------
+    history : History
+        Everything up to then.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        super().__init__(f"training interrupted after {len(history)} steps")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.history,)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a callback of ``fit`` gets at the start, after each epoch, and at the end.
+
+    Attributes
+    ----------
+    step, total_steps : int
+        Steps done and to do in all.
+    epoch : float
+        Passes over the training data so far.
+    train_loss : float
+        Mean loss of the steps since the last report; NaN in the first.
+    train_acc : float
+    test_loss, test_acc : float or None
+        On the validation data, where there are any.
+    examples_per_second : float
+        Of the steps since the last report, evaluation not counted; NaN in the first.
+    elapsed : float
+        Seconds since ``fit`` began.
+    network : Network
+        The network as it is now.
+    history : History
+        Everything so far.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_acc: float
+    test_loss: float | None
+    test_acc: float | None
+    examples_per_second: float
+    elapsed: float
+    network: Network
+    history: History
+
+
+class Meter:
+    """Takes the measurements that become reports and lines of the history."""
+
+    def __init__(
+        self,
+        steps: CompiledSteps | LayerSteps,
+        training: Examples,
+        validation: Examples | None,
+        sample: int | None,
+        history: History,
+        total: int,
+        per_epoch: int,
+        allow_nonfinite: bool,
+    ) -> None:
+        self.steps = steps
+        self.network: Network = steps.network
+        self.guessing = math.log(max(2, self.network.sizes[-1]))
+        self.allow_nonfinite = allow_nonfinite
+        self.training, self.validation, self.sample = training, validation, sample
+        self.history = history
+        self.total = total
+        self.per_epoch = per_epoch
+        self.examples = 0  # trained on since the last report
+        self.begin = self.resumed = time.perf_counter()
+        self.reported = 0
+        self.last_good: dict[str, Array] = {}
+
+    def restore_finite(self) -> None:
+        """Put the parameters of the last report back, if those of now are not finite."""
+        params = self.network.params
+        if not all(np.isfinite(p).all() for p in params.values()):
+            for key, good in self.last_good.items():
+                params[key][...] = good
+
+    def resume(self) -> None:
+        """Begin to count the time of the steps that follow."""
+        self.resumed = time.perf_counter()
+
+    def _measure(self, examples: Examples) -> tuple[float, float]:
+        count = len(examples[0])
+        return self.steps.measure(examples, min(count, self.sample or count))
+
+    def __call__(self, learning_rate: float, interrupt: Interrupt) -> Report:
+        history, step = self.history, len(self.history.train_loss_list)
+        training_time = time.perf_counter() - self.resumed
+        losses = history.train_loss_list[self.reported :]
+        train_loss, train_acc = self._measure(self.training)
+        mean_loss = sum(losses) / len(losses) if losses else math.nan
+        if not (math.isfinite(train_loss) or self.allow_nonfinite):
+            raise DivergedError(step, train_loss, learning_rate, history)
+        if losses and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing):
+            what = "the mean loss since the last report"
+            raise DivergedError(step, mean_loss, learning_rate, history, what)
+        test_loss: float | None = None
+        test_acc: float | None = None
+        self.steps.publish()
+        self.last_good = {key: p.copy() for key, p in self.network.params.items()}
+        if self.validation is not None:
+            test_loss, test_acc = self._measure(self.validation)
+        now = time.perf_counter()
+        speed = self.examples / training_time if losses else math.nan
+        with interrupt.held():  # lists of one length
+            if test_loss is not None and test_acc is not None:
+                history.test_loss_list.append(test_loss)
+                history.test_acc_list.append(test_acc)
+            history.train_acc_list.append(train_acc)
+            history.steps.append(step)
+            history.times.append(now - self.begin)
+            history.examples_per_second.append(speed if losses else 0.0)
+        self.examples, self.reported = 0, step
+        return Report(
+            step=step,
+            total_steps=self.total,
+            epoch=step / self.per_epoch,
+            train_loss=mean_loss,
+            train_acc=train_acc,
+            test_loss=test_loss,
+            test_acc=test_acc,
+            examples_per_second=speed,
+            elapsed=now - self.begin,
+            network=self.network,
+            history=history,
+        )

@@ -1,0 +1,166 @@
+"""How training takes its steps: compiled, or layer by layer where the compiled loop does not fit.
+
+Both have the same face, which ``fit`` drives: ``run`` some batches, ``measure``, and bring the
+parameters and the optimizer's state to the user (``publish``) or back (``take_up``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array
+from .engine import CONSECUTIVE_ROWS, Engine, as_data
+from .network import Network
+from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
+
+__all__ = ["CompiledSteps", "LayerSteps", "steps_for"]
+
+COMPILED_OPTIMIZERS = (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
+
+Examples = tuple[Array, Array]
+
+
+class LayerSteps:
+    """Steps through a network's own methods, one batch at a time.
+
+    Parameters
+    ----------
+    network : Network
+    optimizer : Optimizer
+    training : (x, t)
+        Checked arrays.
+    allow_nonfinite : bool
+        Go on when a loss is not finite.
+    """
+
+    def __init__(
+        self, network: Network, optimizer: Optimizer, training: Examples, allow_nonfinite: bool
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.x, self.t = training
+        self.allow_nonfinite = allow_nonfinite
+
+    def batches_a_call(self) -> int:
+        """Return how many batches ``run`` should get."""
+        return 1
+
+    def run(self, rows: Array, begins: Array) -> list[float]:
+        """Train on batches; returns their losses, the last of which may be the one not finite."""
+        losses = []
+        for begin, end in zip(begins[:-1], begins[1:], strict=True):
+            batch = rows[begin:end]
+            loss, grads = self.network.loss_and_gradient(self.x[batch], self.t[batch])
+            losses.append(loss)
+            if not (math.isfinite(loss) or self.allow_nonfinite):
+                break
+            self.optimizer.update(self.network.params, grads)
+        return losses
+
+    def measure(self, examples: Examples, count: int) -> tuple[float, float]:
+        """Return loss and accuracy over the first examples."""
+        x, t = examples
+        return self.network.evaluate(x[:count], t[:count])
+
+    def publish(self) -> None:
+        """Do nothing: the network's parameters are the ones in use."""
+
+    def take_up(self) -> None:
+        """Do nothing, for the same reason."""
+
+
+class CompiledSteps:
+    """Steps in the compiled loop, a few milliseconds of them in each call.
+
+    Parameters
+    ----------
+    network, optimizer, training, allow_nonfinite
+        As for :class:`LayerSteps`.
+    batch_size : int
+    threads : int, optional
+        By default what turns out faster.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        training: Examples,
+        allow_nonfinite: bool,
+        batch_size: int,
+        threads: int | None,
+    ) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.engine = Engine(
+            network.sizes,
+            network.activation,
+            network.dtype,
+            max(batch_size, CONSECUTIVE_ROWS),
+            len(optimizer._slots),
+            network.weight_decay_lambda > 0,
+            threads,
+        )
+        self.data = as_data("fit", *training, network.dtype)
+        self._prepared = [(training, self.data)]
+        self.stop = 0 if allow_nonfinite else 1
+        self.take_up()
+
+    def batches_a_call(self) -> int:
+        """Return how many batches ``run`` should get."""
+        return self.engine.batches_a_call("train")
+
+    def run(self, rows: Array, begins: Array) -> list[float]:
+        """Train on batches; returns their losses, the last of which may be the one not finite."""
+        rule = self.optimizer._rule()._replace(
+            decay=self.network.weight_decay_lambda,
+            stop=self.stop,
+            loss_eps=self.network.last_layer.eps,
+        )
+        losses: list[float] = self.engine.run("train", self.data, rule, rows, begins)[0].tolist()
+        updates = len(losses)
+        if self.stop and not math.isfinite(losses[-1]):
+            updates -= 1
+        if isinstance(self.optimizer, Adam):
+            self.optimizer.iter += updates
+        return losses
+
+    def measure(self, examples: Examples, count: int) -> tuple[float, float]:
+        """Return loss and accuracy over the first examples."""
+        data = next((data for given, data in self._prepared if given[0] is examples[0]), None)
+        if data is None:
+            data = as_data("fit", *examples, self.network.dtype)
+            self._prepared.append((examples, data))
+        loss, right = self.engine.measure(data, count, self.network.last_layer.eps)
+        if self.network.weight_decay_lambda:
+            self.engine.plan.unpack(self.network.params)
+        return loss / count + self.network.decay(), right / count
+
+    def publish(self) -> None:
+        """Bring parameters and state to the network and the optimizer, into the arrays they have."""
+        plan, params = self.engine.plan, self.network.params
+        plan.unpack(params)
+        for i, name in enumerate(self.optimizer._slots):
+            plan.unpack_slot(i, {k: self.optimizer._state(name, k, p) for k, p in params.items()})
+
+    def take_up(self) -> None:
+        """Go on from what the network and the optimizer hold now."""
+        plan, params = self.engine.plan, self.network.params
+        plan.pack(params)
+        for i, name in enumerate(self.optimizer._slots):
+            plan.pack_slot(i, {k: self.optimizer._state(name, k, p) for k, p in params.items()})
+
+
+def steps_for(
+    network: Network,
+    optimizer: Optimizer,
+    training: Examples,
+    allow_nonfinite: bool,
+    batch_size: int,
+    threads: int | None,
+) -> CompiledSteps | LayerSteps:
+    """Return compiled steps, or those of the layers for what the compiled loop does not know."""
+    if type(optimizer) in COMPILED_OPTIMIZERS and network.is_standard():
+        return CompiledSteps(network, optimizer, training, allow_nonfinite, batch_size, threads)
+    return LayerSteps(network, optimizer, training, allow_nonfinite)
