@@ -2,7 +2,7 @@
 
 In units in the last place of the exact result (ULP), for fastbp's kernels and for NumPy, for
 float32 against float64 and for float64 against the 80-bit type where there is one.  ``--all`` takes
-every one of the 2**32 numbers of float32, which lasts about ten minutes.
+every one of the 2**32 numbers of float32, which lasts ten to fifteen minutes.
 """
 
 from __future__ import annotations
