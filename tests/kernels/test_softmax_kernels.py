@@ -68,6 +68,16 @@ def test_loss_of_rows_at_the_edges_of_its_blocks(shape, dtype):
 
 
 @by_dtype
+def test_loss_of_rows_of_any_sum(dtype):
+    # a few that sum to 1, whose logarithms are taken together, among others
+    a, t = logits((20, 4), dtype), np.random.default_rng(1).random((20, 4)).astype(dtype)
+    t[::3] = np.eye(4, dtype=dtype)[[0, 1, 2, 3, 0, 1, 2]]
+    loss = softmax_loss_rows_forward(np.full_like(a, NAN), a, t)
+    expected = -(t * log_softmax(a)).sum()
+    assert loss == pytest.approx(expected, rel=1e-12 if dtype == np.float64 else 1e-6)
+
+
+@by_dtype
 @pytest.mark.parametrize("N", [100, 199, 200, 201, 1000])
 def test_the_product_of_row_sums_does_not_overflow(N, dtype):
     a, t = np.zeros((N, 10), dtype), np.zeros(N, np.int64)  # 10**N would
