@@ -165,6 +165,8 @@ class _Tables:
                 after[:, here] = inputs[m + 1]
         logits = before[:, here]
         logits -= logits.max(axis=1, keepdims=True)  # which keeps their last digits small
+        p = np.exp(logits)
+        after[:, here] = p / p.sum(axis=1, keepdims=True)
         grads = {}
         for m, (D, H) in enumerate(self.shapes):
             x = np.ones((D + 1, N), dtype)
