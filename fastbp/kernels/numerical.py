@@ -9,8 +9,8 @@ All units of a layer are moved side by side: a *column* is one unit moved up (th
 columns) or down (the second).  Every loop over columns runs along contiguous memory, as many
 columns as the layer has units, so the vector registers are full even for a single example.
 
-What goes through the layers is the change of a unit, not its value: next to the value the change
-would lose half of its digits.
+What goes through the layers is the change of a unit, not its value: beside the value the change
+would lose most of its digits.
 
 The layers come as one table, so that there is one version of this code for every network:
 
@@ -32,10 +32,15 @@ import numpy as np
 from .exp import exp_nonpositive, logistic
 from .jit import kernel, part
 
-# Units moved side by side.
+# Units moved side by side.  32, 64 and 128 took the same time within 10 % in networks of 10 to 512
+# units; a multiple of PADDING.
 UNITS = 64
+# 8 and 16 fill the vector registers better and took longer: more columns that nobody needs.
 PADDING = 4
+# What a layer's sums go through; the logits go into the loss as they are.
 IDENTITY, RELU, SIGMOID = 0, 1, 2
+# Up to this sum of squares all changes of logits count as small: each is below 2**-6, where the
+# polynomial is right to 3e-15 of the change.
 NEAR = 2.0**-12
 
 
@@ -112,11 +117,11 @@ def through_weights(out: Any, moved: Any, weights: Any, rows: int, stride: int, 
 def add_near_differences(
     total: Any, columns: Any, moved: Any, probabilities: Any, targets: Any, size: int
 ) -> bool:
-    """add_differences where all changes of logits are small; whether they are.
+    """Do what add_far_differences does, if all changes of logits are small; tell whether they are.
 
-    With u = sum_c p[c] (exp(change[c]) - 1), the loss has moved by log(1 + u) - the target's
-    change: nothing here is near 1, so no digit of the change is lost, and the polynomials are
-    short.
+    A column's loss has moved by ``log(1 + u) - change[t]``, u = sum_c p[c] (exp(change[c]) - 1).
+    Without the 1 nowhere a digit of the change is lost, and short polynomials do: 10 ms instead of
+    28 for 784-50-10 and 100 examples.
     """
     C, units = probabilities.size, size // 2
     sums = columns[1, :size]
@@ -134,7 +139,7 @@ def add_near_differences(
             squares += d * d
             e = ((((c6 * d + c5) * d + c4) * d + c3) * d + c2) * d + one
             sums[q] += p * (d * e)
-    if not squares <= T(NEAR):
+    if squares > T(NEAR):
         return False
     weight = 0.0
     for c in range(C):
@@ -147,14 +152,14 @@ def add_near_differences(
     l3, l5, l7 = T(1 / 3), T(1 / 5), T(1 / 7)
     for j in range(units):
         u, v = sums[j], sums[units + j]
-        s = (u - v) / (two + u + v)
+        s = (u - v) / (two + u + v)  # log((1 + u) / (1 + v)) = 2 artanh(s)
         z = s * s
         total[j] += weight * (two * s * (((l7 * z + l5) * z + l3) * z + one))
     return True
 
 
 @part
-def add_differences(
+def add_far_differences(
     total: Any, columns: Any, moved: Any, logits: Any, targets: Any, size: int, eps: float
 ) -> None:
     """Add one example's loss moved up, less its loss moved down, to each unit's total.
@@ -260,7 +265,7 @@ def differences_of_input(
             )
             if not near:
                 logits = before[n, start:stop]
-                add_differences(total, columns, a, logits, targets[n], 2 * units, eps)
+                add_far_differences(total, columns, a, logits, targets[n], 2 * units, eps)
         for j in range(units):
             grad[first + j] = total[j] / (2.0 * np.float64(h))
 
