@@ -182,7 +182,7 @@ def test_it_does_not_look_at_the_backward_pass(monkeypatch):
     assert error(actual, expected) == 0
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 5, 70])
+@pytest.mark.parametrize("classes", [1, 2, 3, 5, 9 if JIT_DISABLED else 70])
 @pytest.mark.parametrize("N", [1, 2, 33])
 def test_any_number_of_classes_and_examples(classes, N):
     net = build(1, classes=classes)
