@@ -139,6 +139,8 @@ def network_cases() -> Iterator[Case]:
             reference, "numerical gradient", shape, "float64"
         )
         yield Case("gradient, numerically", shape, "float64", calls)
+    operation, shape = "numerical gradient", (3, 64, 50, 10)
+    yield Case(operation, shape, "float64", _calls(network_call, operation, shape, "float64"))
 
 
 def all_cases() -> list[Case]:

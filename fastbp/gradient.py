@@ -72,16 +72,21 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     if not x.flags.writeable:
         raise ValueError(f"{where}: x is read-only, expected an array whose elements can be moved")
     if x.dtype.type is np.float32:
-        warnings.warn(
-            f"{where}: x has dtype float32, where differences are mostly rounding noise; "
-            "float64 is meant",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_of_float32("x")
     grad = np.empty(x.shape, x.dtype.newbyteorder("="))
     for index in np.ndindex(x.shape):
         grad[index] = _difference(where, f, x, index, H)
     return grad
+
+
+def warn_of_float32(name: str, stacklevel: int = 3) -> None:
+    """Warn the caller of numerical_gradient that float64 is meant."""
+    warnings.warn(
+        f"numerical_gradient: {name} has dtype float32, where differences are mostly rounding "
+        "noise; float64 is meant",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _require_floats(where: str, name: str, x: Any) -> None:

@@ -33,6 +33,7 @@ LAYERS = "test_layers.py test_layers_affine.py test_layers_loss.py"
 KERNELS = " ".join(
     f"kernels/test_{name}.py" for name in ("kernels", "exp", "softmax_kernels", "scan")
 )
+DIFFERENCES = "test_differences.py"
 
 BUGS = [
     # --- kernels ---------------------------------------------------------------------------------
@@ -182,6 +183,69 @@ BUGS = [
         "for start in range(0, x.size, 4096):",
         "for start in range(0, x.size - 4095, 4096):",
         f"{KERNELS} test_trainer.py",
+    ),
+    Bug(
+        "the numerical gradient forgets the first example",
+        "kernels/numerical.py",
+        "for n in range(N):\n            if x[n] == 0:",
+        "for n in range(1, N):\n            if x[n] == 0:",
+        DIFFERENCES,
+    ),
+    Bug(
+        "the units after the first 64 are those of the first 64",
+        "kernels/numerical.py",
+        "weights[source + first :]",
+        "weights[source:]",
+        DIFFERENCES,
+    ),
+    Bug(
+        "a ReLU unit moved down is taken for dead",
+        "kernels/numerical.py",
+        "down[j] = max(before[j] - step, zero) - after[j]",
+        "down[j] = zero",
+        DIFFERENCES,
+    ),
+    Bug(
+        "large changes of logits count as small",
+        "kernels/numerical.py",
+        "NEAR = 2.0**-12",
+        "NEAR = 2.0**12",
+        DIFFERENCES,
+    ),
+    Bug(
+        "the weight of a soft target is taken for 1",
+        "kernels/numerical.py",
+        "weight += np.float64(share)",
+        "weight = 1.0",
+        DIFFERENCES,
+    ),
+    Bug(
+        "a deep layer's moved sums are not activated",
+        "kernels/numerical.py",
+        "row[q] = max(b + row[q], zero) - a",
+        "row[q] = row[q]",
+        DIFFERENCES,
+    ),
+    Bug(
+        "the shift by the largest moved logit is forgotten in the difference",
+        "kernels/numerical.py",
+        "weight * (shift + math.log",
+        "weight * (math.log",
+        DIFFERENCES,
+    ),
+    Bug(
+        "the numerical gradient without weight decay",
+        "_differences.py",
+        'if decay and key.startswith("W"):',
+        'if decay and key.startswith("V"):',
+        DIFFERENCES,
+    ),
+    Bug(
+        "shared parameters are moved one at a time",
+        "_differences.py",
+        "and not any(np.may_share_memory",
+        "and True or not any(np.may_share_memory",
+        DIFFERENCES,
     ),
     # --- update rules ----------------------------------------------------------------------------
     Bug(

@@ -161,6 +161,7 @@ FLOORS = {
     "functions": 2,
     "threads": 2,
     "network": 3,
+    "_differences": 3,
     "optimizer": 3,
     "gradient": 3,
     "trainer": 4,
