@@ -272,11 +272,11 @@ class Sklearn(Peer):
             epsilon=EPS,
             tol=0.0,
             n_iter_no_change=10**9,
-            warm_start=True,
             random_state=SEED,
         )
         first, classes = slice(work.batch), np.arange(work.sizes[-1])
         self.model.partial_fit(self.x[first], self.t[first], classes=classes)
+        self.model.set_params(warm_start=True)
         for i, (W, b) in enumerate(weights(work)):
             self.model.coefs_[i][...], self.model.intercepts_[i][...] = W, b
 
