@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from .training import chosen_implementations, machine
+from .training import about_machine, chosen_implementations
 from .workers import IMPLEMENTATIONS, Worker
 from .workloads import Workload
 
@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--sparse", action="store_true", help="images as dark as MNIST's")
     parser.add_argument("--check", action="store_true", help="exit 1 at a cliff")
     options = parser.parse_args()
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    print(about_machine())
     names = chosen_implementations(options.peers)
     found = 0
     for threads in options.threads:

@@ -41,6 +41,9 @@ PAUSE_SECONDS = 0.02
 CHECK_STEPS = 60
 CHECK_TOLERANCE = 0.01
 
+# More runnable processes than this, before anything begins, and the times are not to be trusted.
+QUIET_LOAD = 0.5
+
 # A turn's length is found with so many steps, and has at least as many.
 PROBE_STEPS = 20
 
@@ -169,7 +172,14 @@ def form_group(workload: Workload, threads: int, names: list[str]) -> Group:
 
 
 def measure(group: Group, rounds: int, bar: Any) -> None:
-    """Let the runners of a group take turns."""
+    """Measure a group anew."""
+    for runner in group.runners:
+        runner.us.clear()
+    (measure_whole if group.workload.whole else measure_steps)(group, rounds, bar)
+
+
+def measure_steps(group: Group, rounds: int, bar: Any) -> None:
+    """Let the runners take turns."""
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(r.name, r.threads)) for r in group.runners]
         for runner, worker in zip(group.runners, workers, strict=True):
@@ -248,6 +258,15 @@ def machine() -> dict[str, str]:
     return about | {"processor": llvm.get_host_cpu_name(), "cpus": str(os.cpu_count())}
 
 
+def about_machine() -> str:
+    """Return the versions in a line, and a warning when others are using the machine."""
+    line = ", ".join(f"{key} {value}" for key, value in machine().items())
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > QUIET_LOAD:
+        line += f"\nBUSY MACHINE: load {load:.1f} before the start; do not trust the times"
+    return line
+
+
 def record(groups: list[Group]) -> dict[str, Any]:
     """Return everything measured, for a file."""
     results = []
@@ -292,13 +311,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.worker:
         return work(options.worker, options.threads[0])
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    print(about_machine())
     names = chosen_implementations(options.peers)
     chosen = [w for w in WORKLOADS if options.only in w.name]
     groups = [form_group(w, n, names) for w in chosen for n in options.threads]
     with tqdm(groups, unit="workload", disable=None, leave=False) as bar:
         for group in bar:
-            (measure_whole if group.workload.whole else measure)(group, options.rounds, bar)
+            measure(group, options.rounds, bar)
+            if options.check and not all(held for *_, held in group.targets()):
+                measure(group, 2 * options.rounds, bar)  # once more, and for longer
             for line in show(group):
                 bar.write(line)
     if options.json:
