@@ -199,6 +199,19 @@ def test_the_others_take_the_same_steps(name):
             assert runner(name, losses["before"], losses["after"]).agrees(book), workload.title
 
 
+def test_the_command_writes_its_record_and_fails_for_a_missed_target(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(training, "WORKLOADS", [TINY])
+    monkeypatch.setattr(training, "TARGETS", {("tiny", 1): 0.0})
+    file = tmp_path / "record.json"
+    command = ["--peers", "--threads", "1", "--rounds", "2", "--json", str(file)]
+    assert training.main([*command, "--only", "t*"]) == 0
+    (result,) = json.loads(file.read_text())["results"]
+    assert (result["runner"], len(result["us"])) == ("fastbp", 2)
+    assert training.main([*command, "--check"]) == 1
+    assert training.main([*command, "--check", "--only", "other"]) == 0
+
+
 def test_a_worker_that_dies_is_an_error(capfd):
     with Worker("book", 1) as worker, pytest.raises(RuntimeError, match="process of book ended"):
         worker.ask("dance")
