@@ -1,0 +1,460 @@
+"""What all networks are: a row of layers from the input to the logits, and a loss behind them.
+
+``params`` is a plain dict of arrays, ``W1``, ``b1``, ``W2``, ...; it is the truth: changing an
+array in place, or putting another in its place, changes the network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from . import gradient as _gradient
+from ._arrays import Array, as_plain, as_targets, positive_int
+from ._differences import network_differences
+from .engine import CONSECUTIVE_ROWS, Engine, as_data
+from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
+
+__all__ = ["ACTIVATIONS", "Network", "nonnegative"]
+
+ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
+
+# Rows evaluated at a time: small enough that a float64 copy of float32 images stays at 25 MB.
+EVALUATION_ROWS = 16 * CONSECUTIVE_ROWS
+
+# Rows from which the compiled loop is faster than the layers, whose calls cost less: measured on
+# 784-50-10.
+GRADIENT_ROWS, PREDICT_ROWS = 16, 256
+
+NO_TARGETS = np.empty(0, np.int64)
+
+
+class Network:
+    """Affine layers with an activation between them, then softmax and cross-entropy.
+
+    :class:`TwoLayerNet` and :class:`MultiLayerNet` are this with the book's arguments.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths from the input to the classes: ``(784, 50, 10)``.
+    weight_stds : sequence of float
+        For each affine layer the standard deviation of its normally distributed weights.
+    activation : {'relu', 'sigmoid'}
+    weight_decay_lambda : float, default 0
+        Adds ``lambda / 2 * sum(W**2)`` over all weights to the loss.
+    dtype : float64 or float32
+        Of the parameters; everything is computed in it.
+    seed : int, optional
+        For NumPy's ``default_rng``.  Without it the weights come from NumPy's global generator, so
+        that ``np.random.seed(0)`` gives the book's weights.
+
+    Attributes
+    ----------
+    params : dict of arrays
+        ``W1`` (D, H), ``b1`` (H,), ``W2``, ...
+    layers : dict of layers
+        ``Affine1``, ``Relu1``, ``Affine2``, ..., in the order of the computation.
+    last_layer, lastLayer : SoftmaxWithLoss
+        The loss, under both of the book's names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that are none of these; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weight_stds: Sequence[float],
+        *,
+        activation: str = "relu",
+        weight_decay_lambda: float = 0.0,
+        dtype: Any = np.float64,
+        seed: int | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{name}: activation is {activation!r}, expected one of {sorted(ACTIVATIONS)}"
+            )
+        dtype = _float_type(name, dtype)
+        self.sizes = tuple(positive_int(name, f"sizes[{i}]", size) for i, size in enumerate(sizes))
+        stds = [nonnegative(name, f"weight_stds[{i}]", std) for i, std in enumerate(weight_stds)]
+        if len(self.sizes) < 2 or len(stds) != len(self.sizes) - 1:
+            raise ValueError(
+                f"{name}: {len(self.sizes)} sizes and {len(stds)} weight_stds, expected at least "
+                "two sizes and one standard deviation less"
+            )
+        self.activation = activation
+        self.weight_decay_lambda = nonnegative(name, "weight_decay_lambda", weight_decay_lambda)
+        normal = np.random.randn if seed is None else _normal(name, seed)
+        self.params: dict[str, Array] = {}
+        self.layers: dict[str, Affine | Relu | Sigmoid] = {}
+        depth = len(self.sizes) - 1
+        for i, (D, H, std) in enumerate(
+            zip(self.sizes[:-1], self.sizes[1:], stds, strict=True), start=1
+        ):
+            W = self.params[f"W{i}"] = (std * normal(D, H)).astype(dtype)
+            b = self.params[f"b{i}"] = np.zeros(H, dtype)
+            self.layers[f"Affine{i}"] = Affine(W, b)
+            if i < depth:
+                layer = ACTIVATIONS[activation]
+                self.layers[f"{layer.__name__}{i}"] = layer()
+        self.last_layer = SoftmaxWithLoss()
+        self._engines: list[Engine] = []
+        self._standard_layers = tuple(map(type, self.layers.values()))
+        self._shapes = {key: p.shape for key, p in self.params.items()}
+
+    @property
+    def lastLayer(self) -> SoftmaxWithLoss:
+        """The loss layer."""
+        return self.last_layer
+
+    @lastLayer.setter
+    def lastLayer(self, layer: SoftmaxWithLoss) -> None:
+        self.last_layer = layer
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the parameters."""
+        return self.params["W1"].dtype
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.sizes))
+        return f"{type(self).__name__}({sizes}, {self.activation}, {self.dtype})"
+
+    def astype(self, dtype: Any) -> Network:
+        """Return a copy of the network that computes in another type, or in the same.
+
+        Parameters
+        ----------
+        dtype : float64 or float32
+
+        Returns
+        -------
+        Network
+            Of the same class; nothing is shared.
+
+        Raises
+        ------
+        TypeError
+            For any other type.
+        """
+        dtype = _float_type(f"{type(self).__name__}.astype", dtype)
+        twin = copy.deepcopy(self)
+        twin.params = {key: p.astype(dtype) for key, p in self.params.items()}
+        return twin
+
+    def predict(self, x: Any) -> Array:
+        """Return the logits.
+
+        Parameters
+        ----------
+        x : (N, D), (N, ...) or (D,) array_like
+
+        Returns
+        -------
+        (N, C) or (C,) array
+            Before the softmax, new.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`fastbp.layers.Affine.forward`.
+        """
+        if self._is_batch(x, PREDICT_ROWS) and self.is_standard():
+            with self._engine(PREDICT_ROWS) as engine:
+                out = np.empty((len(x), self.sizes[-1]), self.dtype)
+                for start in range(0, len(x), EVALUATION_ROWS):
+                    piece = slice(start, start + EVALUATION_ROWS)
+                    engine.predict(out[piece], as_data("predict", x[piece], NO_TARGETS, self.dtype))
+            return out
+        return self._forward(x)
+
+    def _forward(self, x: Any) -> Array:
+        """Return the logits by way of the layers, which keep what backward needs."""
+        for i, affine in enumerate(self._affines(), start=1):
+            if affine.W is not self.params[f"W{i}"]:
+                affine.W = self.params[f"W{i}"]
+            if affine.b is not self.params[f"b{i}"]:
+                affine.b = self.params[f"b{i}"]
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        return x
+
+    def loss(self, x: Any, t: Any) -> float:
+        """Return the mean cross-entropy of a batch, in nats, and the weight decay.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        standard = getattr(type(self), "predict", None) is Network.predict
+        y = self._forward(x) if standard else self.predict(x)
+        return self.last_layer.forward(y, t) + self.decay()
+
+    def accuracy(self, x: Any, t: Any) -> float:
+        """Return the share of examples whose largest logit is at the target.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        float
+            In [0, 1].
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self._evaluate("accuracy", x, t)[1]
+
+    def evaluate(self, x: Any, t: Any) -> tuple[float, float]:
+        """Return loss and accuracy over any number of examples, a few thousand at a time.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        loss, accuracy : float
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self._evaluate("evaluate", x, t)
+
+    def _evaluate(self, method: str, x: Any, t: Any) -> tuple[float, float]:
+        where = f"{type(self).__name__}.{method}"
+        x = as_plain(where, "x", x)
+        if x.ndim < 2 or not len(x):
+            raise ValueError(f"{where}: x has shape {x.shape}, expected (N, D) with N >= 1")
+        t = as_targets(where, t, len(x), self.sizes[-1], self.dtype)
+        pieces = [slice(i, i + EVALUATION_ROWS) for i in range(0, len(x), EVALUATION_ROWS)]
+        sums = np.zeros(2)  # of the losses, and of the examples that are right
+        if self._is_batch(x, 1) and self.is_standard():
+            with self._engine(CONSECUTIVE_ROWS) as engine:
+                for piece in pieces:
+                    data = as_data(where, x[piece], t[piece], self.dtype)
+                    sums += engine.measure(data, len(t[piece]), self.last_layer.eps)
+        else:
+            loss_layer = SoftmaxWithLoss(self.last_layer.eps)
+            for piece in pieces:
+                y = self.predict(x[piece])
+                loss = loss_layer.forward(y, t[piece])
+                sums += loss * len(y), _count_right(y, t[piece])
+        return float(sums[0]) / len(x) + self.decay(), float(sums[1]) / len(x)
+
+    def gradient(self, x: Any, t: Any) -> dict[str, Array]:
+        """Return the gradients of the loss by backpropagation.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        dict of arrays
+            Keys and shapes of ``params``; new arrays.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        return self.loss_and_gradient(x, t)[1]
+
+    def loss_and_gradient(self, x: Any, t: Any) -> tuple[float, dict[str, Array]]:
+        """Return :meth:`loss` and :meth:`gradient` of a batch at the price of the gradient.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        loss : float
+        grads : dict of arrays
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        if self._is_batch(x, GRADIENT_ROWS) and self.is_standard():
+            t = as_targets("SoftmaxWithLoss.forward", t, len(x), self.sizes[-1], self.dtype)
+            data = as_data("Affine.forward", x, t, self.dtype)
+            with self._engine(len(x)) as engine:
+                loss, grads = engine.gradient(
+                    data, len(x), self.weight_decay_lambda, self.last_layer.eps
+                )
+            for i, affine in enumerate(self._affines(), start=1):
+                affine.dW, affine.db = grads[f"W{i}"], grads[f"b{i}"]
+            return loss, grads
+        loss = self.loss(x, t)
+        dout = self.last_layer.backward()
+        first, *rest = self.layers.values()
+        for layer in reversed(rest):
+            dout = layer.backward(dout)
+        assert isinstance(first, Affine)  # noqa: S101 - tells the type checker
+        first.backward_parameters(dout)  # nobody asks for the gradient of the input
+        grads = {}
+        for i, affine in enumerate(self._affines(), start=1):
+            assert affine.dW is not None  # noqa: S101
+            assert affine.db is not None  # noqa: S101
+            grads[f"W{i}"], grads[f"b{i}"] = affine.dW, affine.db
+            if self.weight_decay_lambda:
+                grads[f"W{i}"] += self.weight_decay_lambda * affine.W
+        return loss, grads
+
+    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Array]:
+        """Return the gradients of the loss by central differences: independent of backpropagation.
+
+        The loss is evaluated twice for every element of every parameter; of a network as it was
+        built only what the element can change is, in compiled code (39,760 parameters and three
+        examples: a few milliseconds).  A network with other layers, another loss or methods of its
+        own takes :func:`fastbp.numerical_gradient`, a thousand times slower.
+
+        Parameters
+        ----------
+        x : (N, D) or (N, ...) array_like
+        t : (N,) integer labels, or (N, C) one-hot rows
+
+        Returns
+        -------
+        dict of arrays
+            Keys, shapes and type of ``params``; in float32 mostly rounding noise, with a warning.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As the layers.
+        """
+        own = (getattr(f, "__func__", None) for f in (self.loss, self.predict))
+        if tuple(own) == (Network.loss, Network.predict):
+            grads = network_differences(self, x, t)
+            if grads is not None:
+                return grads
+        return {
+            key: _gradient.numerical_gradient(lambda _: self.loss(x, t), p)
+            for key, p in self.params.items()
+        }
+
+    @contextmanager
+    def _engine(self, rows: int) -> Iterator[Engine]:
+        """Lend the compiled loop, with the parameters of now; each Python thread gets its own."""
+        engine = self._engines.pop() if self._engines else None
+        if engine is None or engine.plan.rows < rows or engine.plan.dtype != self.dtype:
+            decay = self.weight_decay_lambda > 0
+            rows = max(rows, CONSECUTIVE_ROWS)
+            engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1, decay=decay)
+        engine.plan.pack(self.params)
+        yield engine
+        self._engines.append(engine)
+
+    def _is_batch(self, x: Any, rows: int) -> bool:
+        """Whether x is so many examples that the compiled loop is worth its call."""
+        return (
+            type(x) is np.ndarray
+            and x.ndim >= 2
+            and len(x) >= rows
+            and math.prod(x.shape[1:]) == self.sizes[0]
+            and x.dtype.kind in "fiub"
+            and x.dtype.type is not np.longdouble
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the compiled loop's memory out of copies and pickles."""
+        return {**vars(self), "_engines": []}
+
+    def is_standard(self) -> bool:
+        """Whether the network still is what its class says: nothing added, replaced or overridden.
+
+        Only then may the compiled loop stand for the layers.
+        """
+        methods = ("predict", "loss", "gradient", "loss_and_gradient", "evaluate", "decay")
+        return (
+            all(getattr(type(self), name) is getattr(Network, name) for name in methods)
+            and tuple(map(type, self.layers.values())) == self._standard_layers
+            and type(self.last_layer) is SoftmaxWithLoss
+            and self.params.keys() == self._shapes.keys()
+            and all(
+                type(p) is np.ndarray
+                and p.shape == self._shapes[key]
+                and p.dtype == self.dtype
+                and p.flags.writeable
+                for key, p in self.params.items()
+            )
+            and self.dtype.type in (np.float32, np.float64)
+        )
+
+    def _affines(self) -> list[Affine]:
+        return [layer for layer in self.layers.values() if isinstance(layer, Affine)]
+
+    def decay(self) -> float:
+        """Return the weight decay's part of the loss."""
+        if not self.weight_decay_lambda:
+            return 0.0
+        squares = sum(float(np.vdot(layer.W, layer.W)) for layer in self._affines())
+        return 0.5 * self.weight_decay_lambda * squares
+
+
+def _count_right(y: Array, t: Array) -> int:
+    labels = t if t.ndim == 1 else t.argmax(axis=1)
+    return int(np.count_nonzero(y.argmax(axis=1) == labels))
+
+
+def _normal(where: str, seed: Any) -> Callable[..., Array]:
+    try:
+        rng = np.random.default_rng(operator.index(seed))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: seed is {seed!r}, expected an integer >= 0") from error
+    return lambda *shape: rng.standard_normal(shape)
+
+
+def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known not in (np.float32, np.float64):
+        raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
+    return known
+
+
+def nonnegative(where: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
+    number = float(value)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
+    return number
