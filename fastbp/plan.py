@@ -8,6 +8,8 @@ and unpacked into their own plain arrays.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +22,18 @@ from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
 from .kernels.simd import REGISTER_BYTES, lanes
 
 CACHE_LINE = 64
+HUGE_PAGE = 2 * 1024 * 1024
 ACTIVATIONS = {"identity": step.IDENTITY, "relu": step.RELU, "sigmoid": step.SIGMOID}
 
 # A layer with more bytes of weights than this is divided among threads by panels, so that each
 # core keeps its own half of W in its second-level cache; a smaller one by rows of the batch, which
 # needs no meeting of the threads between the layers.
-BIG_LAYER = 256 * 1024
+BIG_LAYER = 512 * 1024
+
+
+# A first layer with more is divided by halves of its inputs: its weights, and the gathered inputs,
+# then stay where they are, too.
+SMALL_LAYER = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,14 @@ class Plan:
                 K, N, width, ACTIVATIONS["identity" if l == L - 1 else activation],
                 x, x_row, self._take(self.rows * row), self._take(self.rows * row), row,
             )  # fmt: skip
+            layers[l, step.HALF] = self._half(K)
             layers[l, step.FIRST :] = first, back, back, len(table)
             x, x_row = layers[l, step.H], row
         widest = max(p.row for p in table)
         zeros = self._take(widest)
         self._scratch = step.GROUP * widest
         scratch = self._take(MAX_THREADS * self._scratch)
+        other_half = self._take(self.rows * layers[0, step.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
         for l, N in enumerate(sizes[1:]):
@@ -136,7 +146,7 @@ class Plan:
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), _up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
-            np.array([self.parameters, zeros, scratch, self._scratch], np.int64),
+            np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
         )
 
     def _take(self, elements: int) -> int:
@@ -153,18 +163,26 @@ class Plan:
         line = CACHE_LINE // self.dtype.itemsize
         return (-(-columns // line) | 1) * line
 
+    def _half(self, K: int) -> int:
+        """Return where the second half of K inputs begins: whole tiles, and whole cache lines."""
+        quantum = math.lcm(TILE_ROWS, CACHE_LINE // self.dtype.itemsize)
+        return int(K / 2 / quantum + 0.5) * quantum
+
     def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
         return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
 
     # --- programs --------------------------------------------------------------------------------
 
     def _divisions(self, l: int) -> tuple[int, int]:
-        """Return how forward (and update) and backward of a layer are divided."""
-        big = self.sizes[l] * self.sizes[l + 1] * self.dtype.itemsize > BIG_LAYER
-        return tuple(
-            step.BY_PANELS if big and len(panels) > 1 else step.BY_ROWS
+        """Return how forward (and update) and backward of a layer are divided among threads."""
+        bytes_of_weights = self.sizes[l] * self.sizes[l + 1] * self.dtype.itemsize
+        forward, back = (
+            step.BY_PANELS if bytes_of_weights > BIG_LAYER and len(panels) > 1 else step.BY_ROWS
             for panels in (self._forward[l], self._back[l])
-        )  # type: ignore[return-value]
+        )
+        if l == 0 and forward == step.BY_ROWS and bytes_of_weights > SMALL_LAYER:
+            forward = step.BY_INPUTS
+        return forward, back
 
     def program(self, kind: str) -> Array:
         """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
@@ -172,27 +190,32 @@ class Plan:
         The batches of 'predict' and 'measure' are consecutive examples.
         """
         L = len(self.sizes) - 1
-        consecutive = kind in ("predict", "measure")
-        operations = [(step.GATHER_REST if consecutive else step.GATHER, 0, step.BY_ROWS)]
-        if kind in ("train", "gradient") and self.decay:
-            operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
-        operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(L)]
-        if kind == "measure":
-            operations.append((step.MEASURE, L - 1, step.BY_ROWS))
-        elif kind == "predict":
-            operations.append((step.STORE, L - 1, step.BY_ROWS))
+        if kind in ("predict", "measure"):
+            operations = [(step.GATHER_REST, 0, step.BY_ROWS)]
+            for l in range(L):
+                division = self._divisions(l)[0]
+                operations.append(
+                    (step.FORWARD, l, step.BY_ROWS if division == step.BY_INPUTS else division)
+                )
+            last = step.MEASURE if kind == "measure" else step.STORE
+            operations.append((last, L - 1, step.BY_ROWS))
         else:
+            halves = self._divisions(0)[0] == step.BY_INPUTS
+            operations = [(step.GATHER, 0, step.BY_INPUTS if halves else step.BY_ROWS)]
+            operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(L)]
+            if halves:
+                operations.insert(2, (step.JOIN, 0, step.BY_ROWS))
+            if self.decay:
+                operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
             operations.append((step.LOSS, L - 1, step.BY_ROWS))
-            operations += [
-                (step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)
-            ]
+            operations += [(step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
             operations += [(step.UPDATE, l, self._divisions(l)[0]) for l in range(L)]
         table = []
         for i, (operation, l, division) in enumerate(operations):
-            previous = operations[i - 1]
+            previous, _, divided = operations[i - 1]
             together = i > 0 and (
-                operation == previous[0] == step.UPDATE
-                or (operation != step.UPDATE and division == previous[2] == step.BY_ROWS)
+                previous == step.UPDATE  # nobody reads what is updated
+                or (operation != step.UPDATE and division == divided != step.BY_PANELS)
             )
             table.append((operation, l, division, 0 if together else 1))
         return np.array(table, np.int64)
@@ -254,10 +277,21 @@ MAX_THREADS = 64
 
 
 def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:
-    """Return zeros that begin on a cache line, which NumPy does not promise."""
-    raw = np.zeros(elements * dtype.itemsize + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
-    return raw[start : start + elements * dtype.itemsize].view(dtype)
+    """Return zeros that begin on a cache line, on huge pages where the system has them.
+
+    NumPy promises neither.  With pages of 4 kB every row of a batch is on one of its own, more
+    than the processor's first table of pages has entries.
+    """
+    size = elements * dtype.itemsize
+    if size >= HUGE_PAGE // 4 and hasattr(mmap, "MADV_HUGEPAGE"):
+        # Private: a forked child must not share it.
+        memory = mmap.mmap(-1, _up(size, HUGE_PAGE) + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        raw, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
+    else:
+        raw, boundary = np.zeros(size + CACHE_LINE, np.uint8), CACHE_LINE
+    start = -raw.ctypes.data % boundary
+    return raw[start : start + size].view(dtype)
 
 
 def _up(n: int, quantum: int) -> int:

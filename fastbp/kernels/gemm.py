@@ -97,7 +97,7 @@ class _Matrix:
 
 def _write_tile(
     emit: simd.Emitter, widths: list[int], C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
-    C0: _Matrix, scale: Any,
+    C0: _Matrix, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> None:  # fmt: skip
     """Write the code of a tile of one width: first sums, the loop over k, the stores."""
     builder, rows = emit.builder, range(TILE_ROWS)
@@ -132,6 +132,8 @@ def _write_tile(
                 for width, vector, total in zip(widths, row_of_b, sums[i], strict=True)
             ]
         )
+    for address in (ahead, ahead_too):
+        emit.prefetch(builder.add(address, builder.mul(k, ahead_step)))
     next_k = builder.add(k, simd.constant(1))
     k.add_incoming(simd.constant(0), before)
     k.add_incoming(next_k, loop)
@@ -155,7 +157,7 @@ def _tile(
     C: Any, c: Any, c_row: Any,
     A: Any, a: Any, a_row: Any, a_k: Any,
     B: Any, b: Any, b_row: Any, K: Any,
-    C0: Any, c0: Any, c0_row: Any, scale: Any,
+    C0: Any, c0: Any, c0_row: Any, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """Write a branch for every code, and a switch in front of them."""
     if not simd.is_flat(C, A, B, C0) or len({C.dtype, A.dtype, B.dtype, C0.dtype}) > 1:
@@ -163,7 +165,8 @@ def _tile(
     itemsize = C.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, C_, c, c_row, A_, a, a_row, a_k, B_, b, b_row, K, C0_, c0, c0_row, scale = arguments
+        (code, C_, c, c_row, A_, a, a_row, a_k, B_, b, b_row, K, C0_, c0, c0_row, scale,
+         ahead, ahead_too, ahead_step) = arguments  # fmt: skip
         emit = simd.Emitter(builder, itemsize)
 
         def matrix(array_type: Any, array: Any, offset: Any, row: Any) -> _Matrix:
@@ -172,7 +175,7 @@ def _tile(
 
         matrices = (
             matrix(C, C_, c, c_row), matrix(A, A_, a, a_row), a_k, matrix(B, B_, b, b_row), K,
-            matrix(C0, C0_, c0, c0_row), scale,
+            matrix(C0, C0_, c0, c0_row), scale, ahead, ahead_too, ahead_step,
         )  # fmt: skip
         finish = builder.append_basic_block("finish")
         switch = builder.switch(code, finish)
@@ -186,7 +189,7 @@ def _tile(
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype), generate
+    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, n, n, n), generate
 
 
 @part
@@ -195,7 +198,7 @@ def tile(
     C: Any, c: int, c_row: int,
     A: Any, a: int, a_row: int, a_k: int,
     B: Any, b: int, b_row: int, K: int,
-    C0: Any, c0: int, c0_row: int, scale: Any,
+    C0: Any, c0: int, c0_row: int, scale: Any, ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """``C[i, :] = scale * C0[i, :] + sum_k A[i, k] * B[k, :]`` for TILE_ROWS rows.
 
@@ -215,8 +218,12 @@ def tile(
     C0, c0, c0_row, scale
         What the sums begin from: C itself to accumulate, one row with ``c0_row = 0`` for all rows
         alike.  May be C.
+    ahead, ahead_too, ahead_step
+        Two addresses and a number of bytes: round k prefetches what lies k steps on, so that
+        memory is read while the arithmetic has nothing to read.
     """
-    _tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale)
+    _tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale,
+          ahead, ahead_too, ahead_step)  # fmt: skip
 
 
 def _tile_in_numpy(
@@ -224,7 +231,7 @@ def _tile_in_numpy(
     C: Any, c: int, c_row: int,
     A: Any, a: int, a_row: int, a_k: int,
     B: Any, b: int, b_row: int, K: int,
-    C0: Any, c0: int, c0_row: int, scale: Any,
+    C0: Any, c0: int, c0_row: int, scale: Any, ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """Do what a tile does, where nothing is compiled."""
     width, size = columns_of(code, C.itemsize), C.itemsize

@@ -108,6 +108,18 @@ class Emitter:
         mask = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
         return self.builder.shuffle_vector(a, b, mask)
 
+    def prefetch(self, address: Any) -> None:
+        """Bring the cache line at an address, an integer, into the second-level cache."""
+        byte_pointer = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [byte_pointer, INT32, INT32, INT32]),
+            "llvm.prefetch.p0",
+        )
+        read, second_level, data = (ir.Constant(INT32, v) for v in (0, 2, 1))
+        pointer = self.builder.inttoptr(address, byte_pointer)
+        self.builder.call(function, [pointer, read, second_level, data])
+
     def loop_back(self, again: Any, loop: Any, after: Any) -> None:
         """Branch back to a loop while ``again`` holds, and forbid LLVM to unroll it.
 
@@ -176,28 +188,30 @@ def row_of(matrix: Any, i: int) -> Any:
 
 
 @intrinsic
-def prefetch(typing: Any, array: Any, offset: Any) -> Any:
-    """Ask the processor to fetch the cache line of ``array[offset]`` for reading soon.
-
-    A hint: no result, no fault whatever the offset.
-    """
+def address_of(typing: Any, array: Any, offset: Any) -> Any:
+    """Return the address of element ``offset`` of a contiguous array, as an integer."""
     if not isinstance(array, types.Array) or array.layout != "C":
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte_pointer, INT32, INT32, INT32]),
-            "llvm.prefetch.p0",
-        )
         pointer = data_pointer(context, builder, array, *arguments)
-        read, second_level, data = (ir.Constant(INT32, v) for v in (0, 2, 1))
-        address = builder.bitcast(pointer, byte_pointer)
-        builder.call(function, [address, read, second_level, data])
+        return builder.ptrtoint(pointer, INT64)
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask the processor to bring a cache line into the second-level cache.
+
+    A hint: no result, and no fault whatever the address.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        Emitter(builder, 4).prefetch(arguments[0])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+    return types.void(types.intp), generate
 
 
 @intrinsic
@@ -250,7 +264,11 @@ if JIT_DISABLED:
         """Return a slice."""
         return array.reshape(-1)[start : start + size]
 
-    def prefetch(array: Any, offset: int) -> None:
+    def address_of(array: Any, offset: int) -> int:
+        """Return nothing of use: only ``prefetch`` asks."""
+        return 0
+
+    def prefetch(address: int) -> None:
         """Do nothing: there is no compiled code to be in time for."""
 
     def transpose_block(

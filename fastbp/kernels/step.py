@@ -23,7 +23,7 @@ from .gemm import TILE_ROWS, columns_of_code, tile
 from numba.core import types
 
 from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
-from .simd import prefetch, row_of, transpose_block, vector_lanes, view
+from .simd import address_of, prefetch, row_of, transpose_block, vector_lanes, view
 from .softmax_loss import largest
 from .update import (
     adagrad_update,
@@ -34,9 +34,9 @@ from .update import (
 )
 
 # Operations of a program; its columns; how an operation is divided among threads.
-GATHER, GATHER_REST, SQUARES, FORWARD, LOSS, MEASURE, STORE, BACKWARD, UPDATE = range(9)
+GATHER, GATHER_REST, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD, UPDATE = range(10)
 OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
-BY_ROWS, BY_PANELS = range(2)
+BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
 
 # Columns of the table of layers.  Offsets count elements of the buffer.
 (
@@ -50,10 +50,11 @@ BY_ROWS, BY_PANELS = range(2)
     DZ,  # offset of the gradient of what goes into the activation
     H_ROW,  # elements from a row to the next, of both
     BIAS,
+    HALF,  # where the second half of the inputs begins, if they are divided
     FIRST, LAST,  # its panels of W: FIRST <= p < LAST
     BACK_FIRST, BACK_LAST,  # its panels of W.T
-) = range(14)  # fmt: skip
-LAYER_COLUMNS = 14
+) = range(15)  # fmt: skip
+LAYER_COLUMNS = 15
 
 # Columns of the table of panels.
 COLUMN, CODE, START, ROW = range(4)  # first column of the matrix, width, offset, row stride
@@ -70,7 +71,12 @@ FLOATS, BYTES = range(2)
 # 24 kB) stays in the first-level cache until the rule has used it.
 GROUP = 96
 # Rows of the batch summed at a time: 128 rows of a panel of dout are 32 kB.
-BLOCK = 128
+BLOCK = 256
+
+
+LINE = 64  # bytes in a cache line
+# How many examples in front of the one it copies `gather` prefetches.
+EXAMPLES_AHEAD = 8
 
 
 class Net(NamedTuple):
@@ -81,7 +87,8 @@ class Net(NamedTuple):
     layers, panels, program : int64[:, ::1] - the tables
     work : float64[:, ::1] - a column for each row of the batch: total, logit, right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
-    sizes : int64[::1] - parameters, offset of zeros, offset of scratch, scratch a thread
+    sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
+        over the second half of the inputs
     """
 
     buffer: Any
@@ -94,7 +101,7 @@ class Net(NamedTuple):
     sizes: Any
 
 
-PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE = range(4)
+PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF = range(5)
 
 
 class Data(NamedTuple):
@@ -146,31 +153,29 @@ def share(n: int, quantum: int, thread: int, threads: int) -> tuple[int, int]:
 
 
 @part
-def gather(net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int) -> None:
-    """Copy rows n0 to n1 of the batch ``rows[begin:end]``; prefetch those of the next batch."""
+def gather(
+    net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int, k0: int, k1: int
+) -> None:
+    """Copy rows n0 to n1 and columns k0 to k1 of the batch ``rows[begin:end]``."""
     layer = row_of(net.layers, 0)
-    K, to, stride = layer[INPUTS], layer[X], layer[X_ROW]
-    ahead = end - begin
+    K, to, stride = layer[INPUTS], layer[X] + k0, layer[X_ROW]
+    size = net.buffer.itemsize if data.source == FLOATS else 1
+    examples = address_of(data.x, k0) if data.source == FLOATS else address_of(data.bytes, k0)
     for n in range(n0, min(n1, end - begin)):
-        following = begin + n + ahead
-        target = view(net.buffer, to + n * stride, K)
+        target = view(net.buffer, to + n * stride, min(k1, K) - k0)
+        soon = examples + rows[min(begin + n + EXAMPLES_AHEAD, end - 1)] * K * size
+        for byte in range(0, target.size * size, LINE):
+            prefetch(soon + byte)
+        if data.labels.size:
+            prefetch(address_of(data.labels, rows[begin + n]))
         if data.source == FLOATS:
-            if following < rows.size:
-                for k in range(0, K, LINE // net.buffer.itemsize):
-                    prefetch(data.x, rows[following] * K + k)
-            source = row_of(data.x, rows[begin + n])
+            source = view(data.x, rows[begin + n] * K + k0, target.size)
             for k in range(target.size):
                 target[k] = source[k]
         else:
-            if following < rows.size:
-                for k in range(0, K, LINE):
-                    prefetch(data.bytes, rows[following] * K + k)
-            source_bytes = row_of(data.bytes, rows[begin + n])
+            source_bytes = view(data.bytes, rows[begin + n] * K + k0, target.size)
             for k in range(target.size):
                 target[k] = source_bytes[k]
-
-
-LINE = 64  # bytes in a cache line
 
 
 @part
@@ -199,11 +204,48 @@ def forward(
                 buffer, at, layer[H_ROW],
                 x, x_at, x_row, 1,
                 buffer, panel[START], panel[ROW], layer[INPUTS],
-                buffer, bias, 0, one,
+                buffer, bias, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
             )  # fmt: skip
             for i in range(TILE_ROWS):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])
+
+
+@part
+def forward_half(net: Any, l: int, B: int, half: int) -> None:
+    """``x @ W`` over one half of the inputs, with the bias in the first half.
+
+    With two threads each core has its half of x and of W, and neither ever moves: only the sums
+    do.  One thread adds the same halves, so the bits are the same.
+    """
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    one = buffer.dtype.type(1)
+    k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
+    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
+        for n in range(0, B, TILE_ROWS):
+            at = to + panel[COLUMN] + n * layer[H_ROW]
+            tile(
+                panel[CODE],
+                buffer, at, layer[H_ROW],
+                buffer, layer[X] + n * layer[X_ROW] + k0, layer[X_ROW], 1,
+                buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
+                buffer, begin, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
+            )  # fmt: skip
+
+
+@part
+def join_halves(net: Any, l: int, n0: int, n1: int) -> None:
+    """``h = activation(sum of the halves)`` for rows n0 to n1."""
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    for n in range(n0, n1):
+        h = view(buffer, layer[H] + n * layer[H_ROW], layer[WIDTH])
+        other = view(buffer, net.sizes[OTHER_HALF] + n * layer[H_ROW], layer[WIDTH])
+        for j in range(h.size):
+            h[j] += other[j]
+        activate(h, layer[ACTIVATION])
 
 
 @part
@@ -234,6 +276,7 @@ def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
                 buffer, layer[DZ] + n * layer[H_ROW], layer[H_ROW], 1,
                 buffer, panel[START], panel[ROW], layer[OUTPUTS],
                 buffer, net.sizes[ZEROS], 0, one,
+                address_of(buffer, net.sizes[ZEROS]), address_of(buffer, net.sizes[ZEROS]), 0,
             )  # fmt: skip
             for i in range(TILE_ROWS):
                 dz = before[DZ] + at + i * before[H_ROW]
@@ -333,17 +376,30 @@ def store(net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int
 
 @part
 def update(
-    net: Any, rule: Any, l: int, B: int, k0: int, k1: int, p0: int, p1: int, thread: int, step: int
-) -> None:
+    net: Any, data: Any, rule: Any, rows: Any, first: int, last: int, B: int, l: int,
+    k0: int, k1: int, p0: int, p1: int, thread: int, step: int,
+) -> None:  # fmt: skip
     """Gradient of rows k0 to k1 of W in panels p0 to p1, and the step along it.
 
     Plain SGD needs no gradient in memory: dz carries ``-lr / B`` already, so the product is summed
-    straight into W.
+    straight into W.  Meanwhile examples of the next batch, ``rows[first:last]``, are on their way
+    from memory: each tile of the first layer prefetches two, of their inputs k0 to k1 if the inputs
+    are divided.
     """
     buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
     decay = T(1.0 - rule.lr * rule.decay)
+    rounds = min(B, BLOCK)
+    size = net.buffer.itemsize if data.source == FLOATS else 1
+    example = layer[INPUTS] * size
+    wanted = (min(k1, layer[INPUTS]) - k0) * size
+    ahead_step = min(LINE, (wanted + rounds - 1) // rounds)
+    pieces = (wanted + rounds * ahead_step - 1) // (rounds * ahead_step)
+    examples = address_of(data.x, 0) if data.source == FLOATS else address_of(data.bytes, 0)
+    examples += k0 * size
+    last = min(last, rows.size) if l == 0 else first
+    asked, questions = 0, (last - first) * pieces
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         row = panel[ROW]
@@ -360,18 +416,25 @@ def update(
                 dz = layer[DZ] + b * layer[H_ROW] + panel[COLUMN]
                 for k in range(g, stop, TILE_ROWS):
                     at = to + (k - g) * row
-                    if b > 0:
-                        start, first, first_row, factor = result, at, row, T(1)
-                    elif rule.kind == SGD:
-                        start, first, first_row, factor = result, at, row, decay
-                    else:
-                        start, first, first_row, factor = buffer, net.sizes[ZEROS], 0, T(1)
+                    source, origin, origin_row, factor = result, at, row, T(1)
+                    if b == 0 and rule.kind == SGD:
+                        factor = decay
+                    elif b == 0:
+                        source, origin, origin_row = buffer, net.sizes[ZEROS], 0
+                    ahead = ahead_too = examples
+                    if asked + 1 < questions:
+                        ahead += rows[first + asked // pieces] * example
+                        ahead += asked % pieces * rounds * ahead_step
+                        asked += 1
+                        ahead_too += rows[first + asked // pieces] * example
+                        ahead_too += asked % pieces * rounds * ahead_step
+                        asked += 1
                     tile(
                         panel[CODE],
                         result, at, row,
                         buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],
                         buffer, dz, layer[H_ROW], min(BLOCK, B - b),
-                        start, first, first_row, factor,
+                        source, origin, origin_row, factor, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
@@ -501,13 +564,25 @@ def operate(
     B = end - begin
     n0, n1 = share(B, TILE_ROWS, thread, threads)
     if what == GATHER:
-        gather(net, data, rows, begin, end, n0, n1)
+        if division == BY_INPUTS:
+            for half in range(2):
+                if half % threads == thread:
+                    k0, k1 = half_of_inputs(layer, half)
+                    gather(net, data, rows, begin, end, 0, B, k0, k1)
+        else:
+            gather(net, data, rows, begin, end, n0, n1, 0, layer[INPUTS])
     elif what == GATHER_REST:
         rest = B // TILE_ROWS * TILE_ROWS if data.source == FLOATS else 0
-        gather(net, data, rows, begin, end, max(n0, rest), n1)
+        gather(net, data, rows, begin, end, max(n0, rest), n1, 0, layer[INPUTS])
     elif what == SQUARES:
         k0, k1 = share(layer[INPUTS], TILE_ROWS, thread, threads)
         sum_squares(net, l, k0, k1)
+    elif what == FORWARD and division == BY_INPUTS:
+        for half in range(2):
+            if half % threads == thread:
+                forward_half(net, l, B, half)
+    elif what == JOIN:
+        join_halves(net, l, n0, n1)
     elif what == FORWARD:
         p0, p1 = layer[FIRST], layer[LAST]
         if division == BY_PANELS:
@@ -534,11 +609,25 @@ def operate(
             p0, p1 = p0 + q0, p0 + q1
             k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
             update_bias(net, rule, l, B, p0, p1, thread, step)
+            update(net, data, rule, rows, end + n0, end + n1, B, l, k0, k1, p0, p1, thread, step)
+            return
+        if thread == 0:
+            update_bias(net, rule, l, B, p0, p1, thread, step)
+        if division == BY_INPUTS:
+            for half in range(2):
+                if half % threads == thread:
+                    k0, k1 = half_of_inputs(layer, half)
+                    update(net, data, rule, rows, end, end + B, B, l, k0, k1, p0, p1, thread, step)
         else:
             k0, k1 = share(layer[INPUTS], TILE_ROWS, thread, threads)
-            if thread == 0:
-                update_bias(net, rule, l, B, p0, p1, thread, step)
-        update(net, rule, l, B, k0, k1, p0, p1, thread, step)
+            update(net, data, rule, rows, end, end, B, l, k0, k1, p0, p1, thread, step)
+
+
+@part
+def half_of_inputs(layer: Any, half: int) -> tuple[int, int]:
+    """Return the rows of W in a half of the inputs, padding included."""
+    K = (layer[INPUTS] + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    return (0, layer[HALF]) if half == 0 else (layer[HALF], K)
 
 
 def _region(
