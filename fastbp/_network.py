@@ -19,7 +19,8 @@ import numpy as np
 from . import gradient as _gradient
 from ._arrays import Array, as_plain, as_targets, positive_int
 from ._differences import network_differences
-from .engine import CONSECUTIVE_ROWS, Engine, as_data
+from .engine import CONSECUTIVE_ROWS, Engine
+from .examples import as_data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "Network", "nonnegative"]

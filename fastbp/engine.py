@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import threads as _threads
-from ._arrays import Array, as_kernel_array
+from ._arrays import Array
 from .kernels import jit, step
 from .plan import Plan
 
@@ -34,28 +34,6 @@ CONSECUTIVE_ROWS = 252
 KEEP_GRADIENT = step.Rule(step.KEEP, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)
 
 
-def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> step.Data:
-    """Return examples for the loop.
-
-    Parameters
-    ----------
-    where : str
-        For messages.
-    x : (N, D) or (N, ...) array
-        Bytes stay bytes; any other type becomes ``dtype``, in one copy, unless it is that already.
-    t : (N,) int64 labels, or (N, C) rows of ``dtype``
-    dtype : float32 or float64
-    """
-    rows = x.reshape(len(x), -1)
-    no_floats, no_bytes = np.empty((0, 0), dtype), np.empty((0, 0), np.uint8)
-    no_labels = np.empty(0, np.int64)
-    labels, targets = (t, no_floats) if t.ndim == 1 else (no_labels, t)
-    if rows.dtype == np.uint8 and rows.flags.carray:
-        return step.Data(step.BYTES, no_floats, rows, labels, targets, no_floats)
-    rows = as_kernel_array(where, "x", rows, dtype)
-    return step.Data(step.FLOATS, rows, no_bytes, labels, targets, no_floats)
-
-
 class Engine:
     """The compiled loop over one network, for batches of at most some rows.
 
@@ -72,6 +50,8 @@ class Engine:
         Whether the loss has a weight decay.
     threads : int, optional
         The number of threads; by default the one that turns out faster.
+    lists : bool
+        Whether sparse inputs are trained on.
 
     Attributes
     ----------
@@ -88,9 +68,10 @@ class Engine:
         slots: int = 0,
         decay: bool = False,
         threads: int | None = None,
+        lists: bool = False,
     ) -> None:
-        self.plan = Plan(sizes, activation, dtype, rows, slots, decay)
-        self._nets: dict[str, step.Net] = {}
+        self.plan = Plan(sizes, activation, dtype, rows, slots, decay, lists)
+        self._nets: dict[tuple[str, bool], step.Net] = {}
         self._threads = threads
         self._seconds: dict[tuple[str, int], float] = {}  # a batch, by program and threads
         self._calls = 0
@@ -122,9 +103,10 @@ class Engine:
             Fewer, if the rule says to stop at a loss that is not finite.
         right : (S,) int64
         """
-        net = self._nets.get(kind)
+        sparse = data.source == step.SPARSE
+        net = self._nets.get((kind, sparse))
         if net is None:
-            net = self._nets[kind] = self.plan.net(kind)
+            net = self._nets[kind, sparse] = self.plan.net(kind, sparse)
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         code = _code_of_region(net, data, rule, rows)

@@ -82,6 +82,8 @@ class Plan:
         Arrays of the optimizer for each parameter: 0, 1 or 2.
     decay : bool
         Whether the loss has a weight decay.
+    lists : bool
+        Whether sparse inputs are trained on, which takes room for the lists of the columns.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Plan:
         rows: int,
         slots: int = 0,
         decay: bool = False,
+        lists: bool = False,
     ) -> None:
         self.sizes = tuple(sizes)
         self.decay = decay
@@ -146,6 +149,9 @@ class Plan:
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), _up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
+            np.zeros(sizes[0] if lists else 0, np.int32),
+            np.zeros(sizes[0] * self.rows if lists else 0, np.uint16),
+            np.zeros(sizes[0] * self.rows if lists else 0, self.dtype),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
         )
 
@@ -173,6 +179,10 @@ class Plan:
 
     # --- programs --------------------------------------------------------------------------------
 
+    def panels_of_layer(self, l: int) -> list[Panel]:
+        """Return the panels of W of a layer."""
+        return self._forward[l]
+
     def _divisions(self, l: int) -> tuple[int, int]:
         """Return how forward (and update) and backward of a layer are divided among threads."""
         bytes_of_weights = self.sizes[l] * self.sizes[l + 1] * self.dtype.itemsize
@@ -184,32 +194,38 @@ class Plan:
             forward = step.BY_INPUTS
         return forward, back
 
-    def program(self, kind: str) -> Array:
+    def program(self, kind: str, sparse: bool) -> Array:
         """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
 
+        A row is (operation, layer, division among threads, whether the threads meet before it).
         The batches of 'predict' and 'measure' are consecutive examples.
         """
         L = len(self.sizes) - 1
-        if kind in ("predict", "measure"):
-            operations = [(step.GATHER_REST, 0, step.BY_ROWS)]
-            for l in range(L):
-                division = self._divisions(l)[0]
-                operations.append(
-                    (step.FORWARD, l, step.BY_ROWS if division == step.BY_INPUTS else division)
-                )
+        consecutive = kind in ("predict", "measure")
+        first = self._divisions(0)[0]
+        if sparse:
+            operations = [(step.FORWARD, 0, step.BY_INPUTS), (step.JOIN, 0, step.BY_ROWS)]
+            first = step.BY_INPUTS
+        elif consecutive:
+            if first == step.BY_INPUTS:  # what is read where it lies needs no division
+                first = step.BY_ROWS
+            operations = [(step.GATHER_REST, 0, step.BY_ROWS), (step.FORWARD, 0, first)]
+        elif first == step.BY_INPUTS:
+            operations = [(step.GATHER, 0, first), (step.FORWARD, 0, first)]
+            operations.append((step.JOIN, 0, step.BY_ROWS))
+        else:
+            operations = [(step.GATHER, 0, step.BY_ROWS), (step.FORWARD, 0, first)]
+        operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(1, L)]
+        if consecutive:
             last = step.MEASURE if kind == "measure" else step.STORE
             operations.append((last, L - 1, step.BY_ROWS))
         else:
-            halves = self._divisions(0)[0] == step.BY_INPUTS
-            operations = [(step.GATHER, 0, step.BY_INPUTS if halves else step.BY_ROWS)]
-            operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(L)]
-            if halves:
-                operations.insert(2, (step.JOIN, 0, step.BY_ROWS))
             if self.decay:
                 operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
             operations.append((step.LOSS, L - 1, step.BY_ROWS))
             operations += [(step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
-            operations += [(step.UPDATE, l, self._divisions(l)[0]) for l in range(L)]
+            operations.append((step.UPDATE, 0, first))
+            operations += [(step.UPDATE, l, self._divisions(l)[0]) for l in range(1, L)]
         table = []
         for i, (operation, l, division) in enumerate(operations):
             previous, _, divided = operations[i - 1]
@@ -220,9 +236,9 @@ class Plan:
             table.append((operation, l, division, 0 if together else 1))
         return np.array(table, np.int64)
 
-    def net(self, kind: str) -> step.Net:
-        """Return the network with the program of one kind."""
-        return self._net._replace(program=self.program(kind))
+    def net(self, kind: str, sparse: bool = False) -> step.Net:
+        """Return the network with the program of one kind, for dense or sparse inputs."""
+        return self._net._replace(program=self.program(kind, sparse))
 
     # --- parameters ------------------------------------------------------------------------------
 

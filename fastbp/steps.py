@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array
-from .engine import CONSECUTIVE_ROWS, Engine, as_data
+from .engine import CONSECUTIVE_ROWS, Engine
+from .examples import SPARSE_BELOW, as_data, compressed, density
+from .kernels.step import Data
 from .network import Network
 from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
@@ -93,6 +95,7 @@ class CompiledSteps:
         threads: int | None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
+        self._sparse = density(training[0]) < SPARSE_BELOW
         self.engine = Engine(
             network.sizes,
             network.activation,
@@ -101,11 +104,23 @@ class CompiledSteps:
             len(optimizer._slots),
             network.weight_decay_lambda > 0,
             threads,
+            self._sparse,
         )
-        self.data = as_data("fit", *training, network.dtype)
-        self._prepared = [(training, self.data)]
+        self._prepared: list[tuple[Examples, Data]] = []
+        self.data = self._prepare(training)
         self.stop = 0 if allow_nonfinite else 1
         self.take_up()
+
+    def _prepare(self, examples: Examples) -> Data:
+        """Return examples as the loop reads them, made once."""
+        for given, data in self._prepared:
+            if given[0] is examples[0] and given[1] is examples[1]:
+                return data
+        data = as_data("fit", *examples, self.network.dtype)
+        if self._sparse:
+            data = compressed(data, self.engine.plan)
+        self._prepared.append((examples, data))
+        return data
 
     def batches_a_call(self) -> int:
         """Return how many batches ``run`` should get."""
@@ -128,10 +143,7 @@ class CompiledSteps:
 
     def measure(self, examples: Examples, count: int) -> tuple[float, float]:
         """Return loss and accuracy over the first examples."""
-        data = next((data for given, data in self._prepared if given[0] is examples[0]), None)
-        if data is None:
-            data = as_data("fit", *examples, self.network.dtype)
-            self._prepared.append((examples, data))
+        data = self._prepare(examples)
         loss, right = self.engine.measure(data, count, self.network.last_layer.eps)
         if self.network.weight_decay_lambda:
             self.engine.plan.unpack(self.network.params)

@@ -59,7 +59,7 @@ CODES = range(1, 2 * TILE_VECTORS + 1)
 
 def columns_of(code: int, itemsize: int) -> int:
     """Return the number of columns a tile computes."""
-    return sum(_widths(code, itemsize))
+    return sum(widths_of(code, itemsize))
 
 
 @part
@@ -69,7 +69,7 @@ def columns_of_code(code: int, array: Any) -> int:
     return code // 2 * whole + code % 2 * max(1, whole // 4)
 
 
-def _widths(code: int, itemsize: int) -> list[int]:
+def widths_of(code: int, itemsize: int) -> list[int]:
     """Return the widths of the vectors in a row of a tile."""
     vectors, tail = divmod(code, 2)
     return [simd.lanes(itemsize)] * vectors + [tail_lanes(itemsize)] * tail
@@ -183,7 +183,7 @@ def _tile(
             block = builder.append_basic_block(f"code{value}")
             switch.add_case(simd.constant(value), block)
             builder.position_at_end(block)
-            _write_tile(emit, _widths(value, itemsize), *matrices)
+            _write_tile(emit, widths_of(value, itemsize), *matrices)
             builder.branch(finish)
         builder.position_at_end(finish)
         return context.get_dummy_value()

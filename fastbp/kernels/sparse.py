@@ -1,12 +1,12 @@
 """Products with matrices that are mostly zeros: only what is not zero is touched.
 
-    C[:] = C0[:] + sum_p values[p] * B[index[p], :]
+    C[:] = C0[:] + sum_p values[p] * B[index[p], :]        for first <= p < last
 
-The inputs lie in compressed rows (CSR).  Each row is cut into segments, by ranges of columns so
-narrow that the rows of W they need fit the first-level cache; the segments of one range are done
-for the whole batch before the next range begins.  The gradient of W wants the same numbers by
-columns, so the forward pass also appends every number to the list of its column: 784 short lists,
-which the update then walks, loading and storing each row of W once.
+The inputs lie in compressed rows: column and value of each number that is not zero.  A row is cut
+into segments, ranges of columns so narrow that the rows of W they need fit the first-level cache;
+the segments of one range are done for the whole batch before the next range begins.  The gradient
+of W wants the same numbers by columns, so the forward pass also appends each number to the list of
+its column, and the update walks the lists, loading and storing every row of W once.
 
 Below a third of non-zeros this beats the dense product.
 """
@@ -20,11 +20,8 @@ from llvmlite import ir
 from numba.core import types
 
 from . import simd
-from .gemm import CODES, _widths, columns_of
-from .jit import JIT_DISABLED, intrinsic, kernel, part
-
-# Bytes of W that a range of columns may need: three quarters of a first-level cache of 32 kB.
-RANGE_BYTES = 24 * 1024
+from .gemm import CODES, columns_of, widths_of
+from .jit import JIT_DISABLED, intrinsic, kernel
 
 
 def _sum_rows(append: bool) -> Any:
@@ -57,7 +54,7 @@ def _sum_rows(append: bool) -> Any:
             finish = builder.append_basic_block("finish")
             switch = builder.switch(code, finish)
             for value in CODES:
-                widths = _widths(value, itemsize)
+                widths = widths_of(value, itemsize)
                 offsets = [simd.constant(sum(widths[:j])) for j in range(len(widths))]
                 block = builder.append_basic_block(f"code{value}")
                 switch.add_case(simd.constant(value), block)
@@ -117,3 +114,90 @@ def _sum_rows(append: bool) -> Any:
 
 sum_rows = _sum_rows(append=False)
 sum_rows_and_list = _sum_rows(append=True)
+
+
+if JIT_DISABLED:
+
+    def sum_rows(
+        code: int, C: Any, c: int, C0: Any, c0: int,
+        index: Any, values: Any, first: int, last: int, B: Any, b: int, b_row: int,
+        counts: Any, listed: Any, list_values: Any, to: int, list_row: int, n: int,
+    ) -> None:  # fmt: skip
+        """Do what the intrinsic does, in NumPy."""
+        columns = np.arange(columns_of(code, C.itemsize))
+        rows = B[b + index[first:last, None].astype(np.int64) * b_row + columns]
+        C[c + columns] = C0[c0 + columns] + values[first:last] @ rows
+
+    def sum_rows_and_list(*arguments: Any) -> None:
+        """Do what the intrinsic does, in NumPy."""
+        sum_rows(*arguments)
+        index, values, first, last = arguments[5:9]
+        counts, listed, list_values, to, list_row, n = arguments[12:]
+        for p in range(first, last):
+            k = int(index[p])
+            listed[to + k * list_row + counts[k]] = n
+            list_values[to + k * list_row + counts[k]] = values[p]
+            counts[k] += 1
+
+
+@kernel("int64[:, ::1], T[:, ::1], int64[::1]")
+def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
+    """Number of non-zeros of each row in each range of columns.
+
+    Parameters
+    ----------
+    counts : (N, S) int64 - overwritten
+    x : (N, D) float32 or float64
+    edges : (S + 1,) int64 - where the ranges begin, and where the last one ends
+    """
+    zero = x.dtype.type(0)
+    for n in range(x.shape[0]):
+        for s in range(counts.shape[1]):
+            row = x[n, edges[s] : edges[s + 1]]
+            count = 0
+            for k in range(row.size):
+                count += row[k] != zero
+            counts[n, s] = count
+
+
+@kernel("uint16[::1], T[::1], T[:, ::1], int64")
+def compress(columns: Any, values: Any, x: Any, position: int) -> None:
+    """Columns and values of the non-zeros of all rows, one behind the other.
+
+    Every element is written and the position moves on only behind a non-zero: no branch, but one
+    element behind the last is written too.
+
+    Parameters
+    ----------
+    columns, values : (nonzeros + 1,) - overwritten from ``position`` on
+    x : (N, D) float32 or float64, D <= 65536
+    position : int
+    """
+    zero = x.dtype.type(0)
+    p = position
+    for n in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            value = x[n, k]
+            columns[p] = np.uint16(k)
+            values[p] = value
+            p += value != zero
+
+
+@kernel("int64[:, ::1], int64[::1], int64[::1], int64[::1]")
+def count_segments(counts: Any, starts: Any, columns: Any, edges: Any) -> None:
+    """Number of stored elements of each row of a CSR matrix in each range of columns.
+
+    Parameters
+    ----------
+    counts : (N, S) int64 - overwritten
+    starts : (N + 1,) int64 - where each row begins, and where the last one ends
+    columns : (nonzeros,) int64, in [0, D), ascending within a row
+    edges : (S + 1,) int64, from 0 to D
+    """
+    for n in range(counts.shape[0]):
+        s = 0
+        counts[n, :] = 0
+        for p in range(starts[n], starts[n + 1]):
+            while columns[p] >= edges[s + 1]:
+                s += 1
+            counts[n, s] += 1

@@ -25,6 +25,7 @@ from numba.core import types
 from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
 from .simd import address_of, prefetch, row_of, transpose_block, vector_lanes, view
 from .softmax_loss import largest
+from .sparse import sum_rows, sum_rows_and_list
 from .update import (
     adagrad_update,
     adam_update,
@@ -65,7 +66,7 @@ IDENTITY, RELU, SIGMOID = range(3)
 KEEP, SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(7)
 
 # Where inputs come from.
-FLOATS, BYTES = range(2)
+FLOATS, BYTES, SPARSE = range(3)
 
 # Rows of W updated together, a multiple of TILE_ROWS: their gradient (96 rows of 64 float32 are
 # 24 kB) stays in the first-level cache until the rule has used it.
@@ -87,6 +88,8 @@ class Net(NamedTuple):
     layers, panels, program : int64[:, ::1] - the tables
     work : float64[:, ::1] - a column for each row of the batch: total, logit, right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
+    counts, listed, list_values : int32[::1], uint16[::1], T[::1] - for each input as many places as
+        the batch has rows: the rows in which it is not zero, and its values; or empty
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs
     """
@@ -98,6 +101,9 @@ class Net(NamedTuple):
     program: Any
     work: Any
     squares: Any
+    counts: Any
+    listed: Any
+    list_values: Any
     sizes: Any
 
 
@@ -107,9 +113,12 @@ PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF = range(5)
 class Data(NamedTuple):
     """Examples: inputs of one kind, targets of one kind; the others are empty.
 
-    source : int - FLOATS or BYTES
+    source : int - FLOATS, BYTES or SPARSE
     x : T[:, ::1]
     bytes : uint8[:, ::1]
+    columns, values : uint16[::1], T[::1] - the non-zeros, row by row
+    starts : int64[::1] - where the segments of the rows begin, and where the last one ends
+    segments : int - in a row; the first half of them is in the first half of the inputs
     labels : int64[::1]
     targets : T[:, ::1] - probabilities
     out : T[:, ::1] - where logits are stored
@@ -118,6 +127,10 @@ class Data(NamedTuple):
     source: int
     x: Any
     bytes: Any
+    columns: Any
+    values: Any
+    starts: Any
+    segments: int
     labels: Any
     targets: Any
     out: Any
@@ -234,6 +247,52 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
                 buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
                 buffer, begin, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
             )  # fmt: skip
+
+
+@part
+def forward_sparse(
+    net: Any, data: Any, rows: Any, begin: int, B: int, half: int, keep_lists: bool
+) -> None:
+    """``x @ W`` of the first layer over one half of the inputs, without their zeros."""
+    buffer, layer = net.buffer, row_of(net.layers, 0)
+    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    ranges = data.segments // 2
+    room = net.work.shape[1]
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
+        bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
+        for r in range(ranges):
+            for n in range(B):
+                soon = rows[begin + min(n + EXAMPLES_AHEAD, B - 1)] * data.segments + half * ranges
+                prefetch_segments(data, soon + r, soon + r + 1)
+                segment = rows[begin + n] * data.segments + half * ranges + r
+                first, last = data.starts[segment], data.starts[segment + 1]
+                h = to + n * layer[H_ROW] + column
+                origin = bias if r == 0 else h
+                if keep_lists and p == layer[FIRST]:
+                    sum_rows_and_list(
+                        code, buffer, h, buffer, origin, data.columns, data.values, first, last,
+                        buffer, start, stride, net.counts, net.listed, net.list_values, 0, room, n,
+                    )  # fmt: skip
+                else:
+                    sum_rows(
+                        code, buffer, h, buffer, origin, data.columns, data.values, first, last,
+                        buffer, start, stride, net.counts, net.listed, net.list_values, 0, room, n,
+                    )  # fmt: skip
+    for n in range(B):
+        if data.labels.size:
+            prefetch(address_of(data.labels, rows[begin + n]))
+
+
+@part
+def prefetch_segments(data: Any, first: int, last: int) -> None:
+    """Prefetch the numbers of segments first to last."""
+    start, stop = data.starts[first], data.starts[last]
+    for p in range(start, stop, LINE // 2):
+        prefetch(address_of(data.columns, p))
+    for p in range(start, stop, LINE // data.values.itemsize):
+        prefetch(address_of(data.values, p))
 
 
 @part
@@ -443,6 +502,61 @@ def update(
 
 
 @part
+def update_sparse(
+    net: Any, data: Any, rule: Any, rows: Any, end: int, B: int, half: int, thread: int, step: int
+) -> None:
+    """Gradient of the rows of the first W in one half of the inputs, and the step along it.
+
+    A row of W whose input is zero in the whole batch is touched only by rules that have a memory.
+    """
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, 0)
+    T = buffer.dtype.type
+    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    decay = T(1.0 - rule.lr * rule.decay)
+    room = net.work.shape[1]
+    k0, k1 = half_of_inputs(layer, half)
+    k1 = min(k1, layer[INPUTS])
+    ranges = data.segments // 2
+    following = end
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        code, stride = panel[CODE], panel[ROW]
+        for g in range(k0, k1, GROUP):
+            stop = min(g + GROUP, k1)
+            weights = panel[START] + g * stride
+            if rule.kind == SGD and rule.decay > 0.0:
+                scaled = view(buffer, weights, (stop - g) * stride)
+                for i in range(scaled.size):
+                    scaled[i] *= decay
+            for k in range(g, stop):
+                if following < min(end + B, rows.size) and k % EXAMPLES_AHEAD < 4:
+                    segment = rows[following] * data.segments + half * ranges
+                    prefetch_segments(data, segment, segment + ranges)
+                    following += 1
+                count = net.counts[k]
+                if p == layer[LAST] - 1:
+                    net.counts[k] = 0
+                if rule.kind == SGD:
+                    result, at, source, origin = buffer, weights + (k - g) * stride, buffer, 0
+                    origin = at
+                    if count == 0:
+                        continue
+                else:
+                    result, at = buffer, scratch + (k - g) * stride
+                    if rule.kind == KEEP:
+                        result, at = state, weights + (k - g) * stride
+                    source, origin = buffer, net.sizes[ZEROS]
+                sum_rows(
+                    code, result, at, source, origin,
+                    net.listed, net.list_values, k * room, k * room + count,
+                    buffer, layer[DZ] + panel[COLUMN], layer[H_ROW],
+                    net.counts, net.listed, net.list_values, 0, room, 0,
+                )  # fmt: skip
+            if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
+                apply_rule(net, rule, weights, scratch, (stop - g) * stride, rule.decay, step)
+
+
+@part
 def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
     """Sums of the squares of rows k0 to k1 of W, a tile at a time: what weight decay costs."""
     buffer, layer = net.buffer, row_of(net.layers, l)
@@ -579,7 +693,12 @@ def operate(
         sum_squares(net, l, k0, k1)
     elif what == FORWARD and division == BY_INPUTS:
         for half in range(2):
-            if half % threads == thread:
+            if half % threads != thread:
+                continue
+            if data.source == SPARSE:
+                keep_lists = net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
+                forward_sparse(net, data, rows, begin, B, half, keep_lists)
+            else:
                 forward_half(net, l, B, half)
     elif what == JOIN:
         join_halves(net, l, n0, n1)
@@ -615,8 +734,12 @@ def operate(
             update_bias(net, rule, l, B, p0, p1, thread, step)
         if division == BY_INPUTS:
             for half in range(2):
-                if half % threads == thread:
-                    k0, k1 = half_of_inputs(layer, half)
+                if half % threads != thread:
+                    continue
+                k0, k1 = half_of_inputs(layer, half)
+                if data.source == SPARSE:
+                    update_sparse(net, data, rule, rows, end, B, half, thread, step)
+                else:
                     update(net, data, rule, rows, end, end + B, B, l, k0, k1, p0, p1, thread, step)
         else:
             k0, k1 = share(layer[INPUTS], TILE_ROWS, thread, threads)
@@ -743,8 +866,8 @@ def _run(
 
 _NET = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], int64[::1]),
-    Data(int64, T[:, ::1], uint8[:, ::1], int64[::1], T[:, ::1], T[:, ::1]),
+        float64[:, ::1], int32[::1], uint16[::1], T[::1], int64[::1]),
+    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64, int64[::1], T[:, ::1], T[:, ::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
     int64[::1],
 """
