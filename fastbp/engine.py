@@ -50,8 +50,6 @@ class Engine:
         Whether the loss has a weight decay.
     threads : int, optional
         The number of threads; by default the one that turns out faster.
-    lists : bool
-        Whether sparse inputs are trained on.
 
     Attributes
     ----------
@@ -68,9 +66,8 @@ class Engine:
         slots: int = 0,
         decay: bool = False,
         threads: int | None = None,
-        lists: bool = False,
     ) -> None:
-        self.plan = Plan(sizes, activation, dtype, rows, slots, decay, lists)
+        self.plan = Plan(sizes, activation, dtype, rows, slots, decay)
         self._nets: dict[tuple[str, bool], step.Net] = {}
         self._threads = threads
         self._seconds: dict[tuple[str, int], float] = {}  # a batch, by program and threads

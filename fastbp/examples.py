@@ -13,9 +13,6 @@ from .plan import Plan
 
 # Share of non-zeros below which skipping zeros is faster: the two meet between 0.4 and 0.5.
 SPARSE_BELOW = 0.35
-# Bytes of W that a range of columns may need: twice a first-level cache, as not all of them are
-# touched by a batch.
-RANGE_BYTES = 64 * 1024
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
 
@@ -48,7 +45,7 @@ def _empty(t: Array, dtype: np.dtype[Any]) -> step.Data:
         columns=np.empty(0, np.uint16),
         values=np.empty(0, dtype),
         starts=integers,
-        segments=0,
+        edges=integers,
         labels=t if t.ndim == 1 else integers,
         targets=floats if t.ndim == 1 else t,
         out=floats,
@@ -73,7 +70,7 @@ def compressed(data: step.Data, plan: Plan) -> step.Data:
     """
     x = data.x if data.source == step.FLOATS else data.bytes
     N, D = x.shape
-    edges = segment_edges(plan)
+    edges = plan.segment_edges()
     segments = len(edges) - 1
     counts = np.empty((N, segments), np.int64)
     pieces = [slice(start, start + CALL_ROWS) for start in range(0, N, CALL_ROWS)]
@@ -92,19 +89,9 @@ def compressed(data: step.Data, plan: Plan) -> step.Data:
         columns=columns,
         values=values,
         starts=starts,
-        segments=segments,
+        edges=edges,
     )
 
 
 def _floats(x: Array, plan: Plan) -> Array:
     return x.astype(plan.dtype, copy=False)
-
-
-def segment_edges(plan: Plan) -> Array:
-    """Return where the columns of sparse rows are cut: as many ranges in each half of the inputs."""
-    D, half = plan.sizes[0], int(plan.layers[0, step.HALF])
-    stride = sum(panel.row for panel in plan.panels_of_layer(0)[:1]) * plan.dtype.itemsize
-    ranges = max(1, round(D / 2 * stride / RANGE_BYTES))
-    first = np.linspace(0, half, ranges + 1).astype(np.int64)
-    second = np.linspace(half, D, ranges + 1).astype(np.int64)
-    return np.concatenate([first, second[1:]])

@@ -104,7 +104,6 @@ class CompiledSteps:
             len(optimizer._slots),
             network.weight_decay_lambda > 0,
             threads,
-            self._sparse,
         )
         self._prepared: list[tuple[Examples, Data]] = []
         self.data = self._prepare(training)

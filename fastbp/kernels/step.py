@@ -25,7 +25,7 @@ from numba.core import types
 from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
 from .simd import address_of, prefetch, row_of, transpose_block, vector_lanes, view
 from .softmax_loss import largest
-from .sparse import sum_rows, sum_rows_and_list
+from .sparse import add_to_rows, sum_rows
 from .update import (
     adagrad_update,
     adam_update,
@@ -88,8 +88,6 @@ class Net(NamedTuple):
     layers, panels, program : int64[:, ::1] - the tables
     work : float64[:, ::1] - a column for each row of the batch: total, logit, right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
-    counts, listed, list_values : int32[::1], uint16[::1], T[::1] - for each input as many places as
-        the batch has rows: the rows in which it is not zero, and its values; or empty
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs
     """
@@ -101,9 +99,6 @@ class Net(NamedTuple):
     program: Any
     work: Any
     squares: Any
-    counts: Any
-    listed: Any
-    list_values: Any
     sizes: Any
 
 
@@ -118,7 +113,8 @@ class Data(NamedTuple):
     bytes : uint8[:, ::1]
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row
     starts : int64[::1] - where the segments of the rows begin, and where the last one ends
-    segments : int - in a row; the first half of them is in the first half of the inputs
+    edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
+        are in the first half of the inputs
     labels : int64[::1]
     targets : T[:, ::1] - probabilities
     out : T[:, ::1] - where logits are stored
@@ -130,7 +126,7 @@ class Data(NamedTuple):
     columns: Any
     values: Any
     starts: Any
-    segments: int
+    edges: Any
     labels: Any
     targets: Any
     out: Any
@@ -250,38 +246,31 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
 
 
 @part
-def forward_sparse(
-    net: Any, data: Any, rows: Any, begin: int, B: int, half: int, keep_lists: bool
-) -> None:
+def forward_sparse(net: Any, data: Any, rows: Any, begin: int, B: int, half: int) -> None:
     """``x @ W`` of the first layer over one half of the inputs, without their zeros."""
     buffer, layer = net.buffer, row_of(net.layers, 0)
     to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
-    ranges = data.segments // 2
-    room = net.work.shape[1]
+    segments = data.edges.size - 1
+    ranges = segments // 2
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
         bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
-        for r in range(ranges):
+        h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
+        for r in range(half * ranges, (half + 1) * ranges):
             for n in range(B):
-                soon = rows[begin + min(n + EXAMPLES_AHEAD, B - 1)] * data.segments + half * ranges
-                prefetch_segments(data, soon + r, soon + r + 1)
-                segment = rows[begin + n] * data.segments + half * ranges + r
-                first, last = data.starts[segment], data.starts[segment + 1]
-                h = to + n * layer[H_ROW] + column
-                origin = bias if r == 0 else h
-                if keep_lists and p == layer[FIRST]:
-                    sum_rows_and_list(
-                        code, buffer, h, buffer, origin, data.columns, data.values, first, last,
-                        buffer, start, stride, net.counts, net.listed, net.list_values, 0, room, n,
-                    )  # fmt: skip
-                else:
-                    sum_rows(
-                        code, buffer, h, buffer, origin, data.columns, data.values, first, last,
-                        buffer, start, stride, net.counts, net.listed, net.list_values, 0, room, n,
-                    )  # fmt: skip
-    for n in range(B):
-        if data.labels.size:
+                if r == half * ranges:
+                    soon = rows[begin + min(n + EXAMPLES_AHEAD, B - 1)] * segments + r
+                    prefetch_segments(data, soon, soon + ranges)
+                segment = rows[begin + n] * segments + r
+                h = to + n * h_row + column
+                sum_rows(
+                    code, buffer, h, buffer, bias if r == half * ranges else h,
+                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    buffer, start, stride,
+                )  # fmt: skip
+    if data.labels.size:
+        for n in range(B):
             prefetch(address_of(data.labels, rows[begin + n]))
 
 
@@ -503,57 +492,53 @@ def update(
 
 @part
 def update_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, end: int, B: int, half: int, thread: int, step: int
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, half: int, thread: int, step: int
 ) -> None:
     """Gradient of the rows of the first W in one half of the inputs, and the step along it.
 
-    A row of W whose input is zero in the whole batch is touched only by rules that have a memory.
+    The examples of the next batch are prefetched meanwhile, in the first range.
     """
     buffer, state, layer = net.buffer, net.state, row_of(net.layers, 0)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
-    decay = T(1.0 - rule.lr * rule.decay)
-    room = net.work.shape[1]
-    k0, k1 = half_of_inputs(layer, half)
-    k1 = min(k1, layer[INPUTS])
-    ranges = data.segments // 2
-    following = end
+    segments = data.edges.size - 1
+    ranges = segments // 2
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        code, stride = panel[CODE], panel[ROW]
-        for g in range(k0, k1, GROUP):
-            stop = min(g + GROUP, k1)
-            weights = panel[START] + g * stride
-            if rule.kind == SGD and rule.decay > 0.0:
-                scaled = view(buffer, weights, (stop - g) * stride)
-                for i in range(scaled.size):
-                    scaled[i] *= decay
-            for k in range(g, stop):
-                if following < min(end + B, rows.size) and k % EXAMPLES_AHEAD < 4:
-                    segment = rows[following] * data.segments + half * ranges
-                    prefetch_segments(data, segment, segment + ranges)
-                    following += 1
-                count = net.counts[k]
-                if p == layer[LAST] - 1:
-                    net.counts[k] = 0
-                if rule.kind == SGD:
-                    result, at, source, origin = buffer, weights + (k - g) * stride, buffer, 0
-                    origin = at
-                    if count == 0:
-                        continue
-                else:
-                    result, at = buffer, scratch + (k - g) * stride
-                    if rule.kind == KEEP:
-                        result, at = state, weights + (k - g) * stride
-                    source, origin = buffer, net.sizes[ZEROS]
-                sum_rows(
-                    code, result, at, source, origin,
-                    net.listed, net.list_values, k * room, k * room + count,
-                    buffer, layer[DZ] + panel[COLUMN], layer[H_ROW],
-                    net.counts, net.listed, net.list_values, 0, room, 0,
+        code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+        gradient = layer[DZ] + panel[COLUMN]
+        for r in range(half * ranges, (half + 1) * ranges):
+            weights = panel[START] + data.edges[r] * stride
+            size = (data.edges[r + 1] - data.edges[r]) * stride
+            factor = T(0)
+            if rule.kind == KEEP:
+                result, to = state, weights
+            elif rule.kind == SGD:
+                result, to, factor = buffer, weights, T(1.0 - rule.lr * rule.decay)
+            else:
+                result, to = buffer, scratch
+            origin = to - data.edges[r] * stride  # where the row of column 0 would be
+            start = view(result, to, size)
+            if factor == T(0):
+                for i in range(size):
+                    start[i] = T(0)
+            elif factor != T(1):
+                for i in range(size):
+                    start[i] *= factor
+            for n in range(B):
+                following = begin + B + n
+                if r == half * ranges and p == layer[FIRST] and following < rows.size:
+                    soon = rows[following] * segments + r
+                    prefetch_segments(data, soon, soon + ranges)
+                segment = rows[begin + n] * segments + r
+                dz = gradient + n * h_row
+                add_to_rows(
+                    code, buffer, dz, buffer, dz,
+                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    result, origin, stride,
                 )  # fmt: skip
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule(net, rule, weights, scratch, (stop - g) * stride, rule.decay, step)
+                apply_rule(net, rule, weights, scratch, size, rule.decay, step)
 
 
 @part
@@ -696,8 +681,7 @@ def operate(
             if half % threads != thread:
                 continue
             if data.source == SPARSE:
-                keep_lists = net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
-                forward_sparse(net, data, rows, begin, B, half, keep_lists)
+                forward_sparse(net, data, rows, begin, B, half)
             else:
                 forward_half(net, l, B, half)
     elif what == JOIN:
@@ -738,7 +722,7 @@ def operate(
                     continue
                 k0, k1 = half_of_inputs(layer, half)
                 if data.source == SPARSE:
-                    update_sparse(net, data, rule, rows, end, B, half, thread, step)
+                    update_sparse(net, data, rule, rows, begin, B, half, thread, step)
                 else:
                     update(net, data, rule, rows, end, end + B, B, l, k0, k1, p0, p1, thread, step)
         else:
@@ -866,8 +850,8 @@ def _run(
 
 _NET = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], int32[::1], uint16[::1], T[::1], int64[::1]),
-    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64, int64[::1], T[:, ::1], T[:, ::1]),
+        float64[:, ::1], int64[::1]),
+    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
     int64[::1],
 """
