@@ -259,10 +259,15 @@ def require_finite(where: str, name: str, x: Array) -> None:
         bad = first_nonfinite(piece.ravel())
         if bad >= 0:
             row, column = divmod(bad, piece[0].size)
-            raise ValueError(
-                f"{where}: {name} is {piece.ravel()[bad]} in row {start + row}, column {column}; "
-                "expected finite numbers (allow_nonfinite=True trains on them all the same)"
-            )
+            raise nonfinite(where, name, start + row, column, float(piece.ravel()[bad]))
+
+
+def nonfinite(where: str, name: str, row: int, column: int, value: float) -> ValueError:
+    """Return the error for NaN or infinity among the inputs."""
+    return ValueError(
+        f"{where}: {name} is {value} in row {row}, column {column}; "
+        "expected finite numbers (allow_nonfinite=True trains on them all the same)"
+    )
 
 
 def as_plain(where: str, name: str, x: Any) -> Array:

@@ -6,15 +6,85 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_kernel_array
+from ._arrays import Array, as_array, as_kernel_array
 from .kernels import step
-from .kernels.sparse import compress, count_nonzeros
+from .kernels.sparse import compress, count_nonzeros, count_segments
 from .plan import Plan
 
 # Share of non-zeros below which skipping zeros is faster: the two meet between 0.4 and 0.5.
 SPARSE_BELOW = 0.35
+# Columns of sparse inputs are kept in 16 bits.
+SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
+
+
+class SparseRows:
+    """A sparse matrix of SciPy, checked: rows of columns in ascending order, each once.
+
+    Parameters
+    ----------
+    where, name : str
+        For messages.
+    x : scipy.sparse matrix or array, (N, D), of any format
+        Not changed.  Real numbers; D at most 65,536.
+
+    Attributes
+    ----------
+    shape : (N, D)
+    starts, columns : int64 arrays
+        Where each row begins in columns and values, and where the last one ends.
+    values : array
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers that are not real, for too many columns, and for a damaged matrix.
+    """
+
+    def __init__(self, where: str, name: str, x: Any) -> None:
+        if x.ndim != 2 or x.shape[1] > SPARSE_COLUMNS:
+            raise ValueError(
+                f"{where}: {name} has shape {x.shape}, expected (N, D) with D at most "
+                f"{SPARSE_COLUMNS} for sparse inputs"
+            )
+        as_array(where, name, x.data[:0] if hasattr(x, "data") else np.empty(0, x.dtype))
+        rows = x.tocsr()
+        if not rows.has_canonical_format:
+            rows = rows.copy() if rows is x else rows
+            rows.sum_duplicates()
+        self.shape: tuple[int, int] = x.shape
+        self.starts = rows.indptr.astype(np.int64)
+        self.columns = rows.indices.astype(np.int64)
+        self.values = np.asarray(rows.data)
+        if (
+            len(self.starts) != self.shape[0] + 1
+            or self.starts[0] != 0
+            or (np.diff(self.starts) < 0).any()
+            or not self.starts[-1] == len(self.columns) == len(self.values)
+            or (len(self.columns) and not 0 <= self.columns.min() <= self.columns.max() < x.shape[1])
+        ):
+            raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Array:
+        """Return some rows as a dense array."""
+        chosen = np.arange(len(self))[rows]
+        dense = np.zeros((len(chosen), self.shape[1]), self.values.dtype)
+        for i, n in enumerate(chosen):
+            row = slice(self.starts[n], self.starts[n + 1])
+            dense[i, self.columns[row]] = self.values[row]
+        return dense
+
+    def first_nonfinite(self) -> tuple[int, int, float] | None:
+        """Return row, column and value of the first NaN or infinity."""
+        if self.values.dtype.kind != "f" or np.isfinite(self.values).all():
+            return None
+        p = int(np.argmin(np.isfinite(self.values)))
+        row = int(np.searchsorted(self.starts, p, "right")) - 1
+        return row, int(self.columns[p]), float(self.values[p])
 
 
 def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> step.Data:
@@ -52,46 +122,49 @@ def _empty(t: Array, dtype: np.dtype[Any]) -> step.Data:
     )
 
 
-def density(x: Array) -> float:
-    """Return the share of non-zeros, of a sample of rows spread over all of them."""
+def is_worth_compressing(x: Array | SparseRows) -> bool:
+    """Whether skipping zeros is faster: judged by a sample of rows spread over all of them."""
+    if isinstance(x, SparseRows):
+        return True
+    if x[:1].size > SPARSE_COLUMNS:
+        return False
     sample = x[:: max(1, len(x) // SAMPLE_ROWS)]
-    return np.count_nonzero(sample) / max(1, sample.size)
+    return bool(np.count_nonzero(sample) < SPARSE_BELOW * sample.size)
 
 
-def compressed(data: step.Data, plan: Plan) -> step.Data:
-    """Return the same examples without their zeros.
+def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> step.Data:
+    """Return examples for the loop, without their zeros.
 
     Parameters
     ----------
-    data : Data
-        Dense.
+    where : str
+        For messages.
+    x : (N, D) or (N, ...) array, or SparseRows
+    t : (N,) int64 labels, or (N, C) rows of the plan's type
     plan : Plan
         Of the network, which decides where rows are cut.
     """
-    x = data.x if data.source == step.FLOATS else data.bytes
-    N, D = x.shape
     edges = plan.segment_edges()
-    segments = len(edges) - 1
-    counts = np.empty((N, segments), np.int64)
-    pieces = [slice(start, start + CALL_ROWS) for start in range(0, N, CALL_ROWS)]
-    for piece in pieces:
-        count_nonzeros(counts[piece], _floats(x[piece], plan), edges)
+    counts = np.empty((len(x), len(edges) - 1), np.int64)
     starts = np.zeros(counts.size + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    columns = np.empty(starts[-1] + 1, np.uint16)
-    values = np.empty(starts[-1] + 1, plan.dtype)
-    for piece in pieces:
-        compress(columns, values, _floats(x[piece], plan), starts[piece.start * segments])
-    return data._replace(
-        source=step.SPARSE,
-        x=np.empty((0, 0), plan.dtype),
-        bytes=np.empty((0, 0), np.uint8),
-        columns=columns,
-        values=values,
-        starts=starts,
-        edges=edges,
+    if isinstance(x, SparseRows):
+        count_segments(counts, x.starts, x.columns, edges)
+        np.cumsum(counts, out=starts[1:])
+        columns, values = x.columns.astype(np.uint16), x.values.astype(plan.dtype)
+    else:
+        rows = x.reshape(len(x), -1)
+        pieces = [slice(start, start + CALL_ROWS) for start in range(0, len(x), CALL_ROWS)]
+
+        def floats(piece: slice) -> Array:
+            return as_kernel_array(where, "x", rows[piece], plan.dtype)
+
+        for piece in pieces:
+            count_nonzeros(counts[piece], floats(piece), edges)
+        np.cumsum(counts, out=starts[1:])
+        columns = np.empty(starts[-1] + 1, np.uint16)
+        values = np.empty(starts[-1] + 1, plan.dtype)
+        for piece in pieces:
+            compress(columns, values, floats(piece), starts[piece.start * counts.shape[1]])
+    return _empty(t, plan.dtype)._replace(
+        source=step.SPARSE, columns=columns, values=values, starts=starts, edges=edges
     )
-
-
-def _floats(x: Array, plan: Plan) -> Array:
-    return x.astype(plan.dtype, copy=False)

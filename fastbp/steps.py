@@ -13,7 +13,7 @@ import numpy as np
 
 from ._arrays import Array
 from .engine import CONSECUTIVE_ROWS, Engine
-from .examples import SPARSE_BELOW, as_data, compressed, density
+from .examples import SparseRows, as_data, as_sparse_data, is_worth_compressing
 from .kernels.step import Data
 from .network import Network
 from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
@@ -22,7 +22,7 @@ __all__ = ["CompiledSteps", "LayerSteps", "steps_for"]
 
 COMPILED_OPTIMIZERS = (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
 
-Examples = tuple[Array, Array]
+Examples = tuple[Array | SparseRows, Array]
 
 
 class LayerSteps:
@@ -95,7 +95,7 @@ class CompiledSteps:
         threads: int | None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self._sparse = density(training[0]) < SPARSE_BELOW
+        self._sparse = is_worth_compressing(training[0])
         self.engine = Engine(
             network.sizes,
             network.activation,
@@ -115,9 +115,11 @@ class CompiledSteps:
         for given, data in self._prepared:
             if given[0] is examples[0] and given[1] is examples[1]:
                 return data
-        data = as_data("fit", *examples, self.network.dtype)
-        if self._sparse:
-            data = compressed(data, self.engine.plan)
+        x, t = examples
+        if self._sparse or isinstance(x, SparseRows):
+            data = as_sparse_data("fit", x, t, self.engine.plan)
+        else:
+            data = as_data("fit", x, t, self.network.dtype)
         self._prepared.append((examples, data))
         return data
 

@@ -14,8 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import as_array, as_plain, as_targets, positive_int, require_finite
+from ._arrays import (
+    as_array,
+    as_plain,
+    as_targets,
+    nonfinite,
+    positive_int,
+    require_finite,
+)
 from ._interrupt import Interrupt
+from .examples import SparseRows
 from .history import History
 from .network import Network
 from .optimizer import OPTIMIZERS, SGD, Optimizer
@@ -56,8 +64,9 @@ def fit(
     ----------
     network : Network
         :class:`TwoLayerNet` or :class:`MultiLayerNet`; its parameters are changed in place.
-    x : (N, D) or (N, ...) array_like
-        Inputs, any real numbers; each batch is computed in the parameters' type.
+    x : (N, D) or (N, ...) array_like, or scipy.sparse (N, D)
+        Inputs, any real numbers; each batch is computed in the parameters' type.  Where less than
+        a third of them are not zero, the zeros are skipped.
     t : (N,) integer labels, or (N, C) one-hot rows or probabilities
     optimizer : Optimizer, default ``SGD(lr=0.1)``
     batch_size : int, default 100
@@ -196,13 +205,19 @@ def _examples(
     """Return checked inputs and targets."""
     where, name = "fit", names[0]
     D, C = network.sizes[0], network.sizes[-1]
-    x = as_plain(where, name, x)
-    if x.ndim < 2 or math.prod(x.shape[1:]) != D:
+    sparse = hasattr(x, "tocsr")  # SciPy's matrices, which need not be installed
+    x = SparseRows(where, name, x) if sparse else as_plain(where, name, x)
+    if len(x.shape) < 2 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"{where}: {name} has shape {x.shape}, expected (N, {D})")
     if not len(x):
         raise ValueError(f"{where}: {name} has shape {x.shape}, no examples")
-    as_array(where, name, x[:1], network.dtype)  # the type, without converting everything
     t = as_targets(where, t, len(x), C, network.dtype, names[1])
+    if sparse:
+        bad = None if allow_nonfinite else x.first_nonfinite()
+        if bad is not None:
+            raise nonfinite(where, name, *bad)
+        return x, t
+    as_array(where, name, x[:1], network.dtype)  # the type, without converting everything
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
     return x, t

@@ -7,8 +7,7 @@ The inputs lie in compressed rows: column and value of each number that is not z
 into segments, ranges of columns so narrow that the rows of W they need fit the first-level cache;
 the segments of one range are done for the whole batch before the next range begins.
 
-Below a third of non-zeros this beats the dense product.  The sums have the same terms in the same
-order, but for those that add nothing: the results of both are the same to the last bit.
+Below a third of non-zeros this beats the dense product.
 """
 
 from __future__ import annotations
