@@ -424,7 +424,9 @@ class Network:
         """Return the weight decay's part of the loss."""
         if not self.weight_decay_lambda:
             return 0.0
-        squares = sum(float(np.vdot(layer.W, layer.W)) for layer in self._affines())
+        # Of the parameters: a layer learns of a new array in its place only with the next forward.
+        weights = [p for key, p in self.params.items() if key.startswith("W")]
+        squares = sum(float(np.vdot(W, W)) for W in weights)
         return 0.5 * self.weight_decay_lambda * squares
 
 
