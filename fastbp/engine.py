@@ -90,7 +90,7 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         self.plan = Plan(sizes, activation, dtype, rows, slots, decay)
-        self._nets: dict[str, step.Net] = {}
+        self._nets: dict[tuple[str, bool], step.Net] = {}  # by program, with and without decay
         self._threads = threads
         self._seconds: dict[tuple[str, int], float] = {}  # a batch, by program and threads
         self._calls = 0
@@ -122,9 +122,11 @@ class Engine:
             Fewer, if the rule says to stop at a loss that is not finite.
         right : (S,) int64
         """
-        net = self._nets.get(kind)
+        key = kind, rule.decay > 0  # which may change between two calls
+        net = self._nets.get(key)
         if net is None:
-            net = self._nets[kind] = self.plan.net(kind)
+            self.plan.decay = rule.decay > 0
+            net = self._nets[key] = self.plan.net(kind)
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         code = _code_of_region(net, data, rule, rows)
