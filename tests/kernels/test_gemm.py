@@ -1,4 +1,4 @@
-"""The tile of a matrix product, for every width it is compiled for, and the code LLVM makes of it."""
+"""The tile of a matrix product, for every width there is, and the code LLVM makes of it."""
 
 import re
 
@@ -60,8 +60,8 @@ def window(flat, at, shape, row):
 def product(code, A, B, begin, scale=1.0, transposed=False):
     """Return the flat array around a tile of NaN, and the tile, after a call.
 
-    A (TILE_ROWS, K) and B (K, columns) lie between NaN; ``begin`` is a row for all rows, or a matrix
-    that the result is accumulated into.
+    A (TILE_ROWS, K) and B (K, columns) lie between NaN; ``begin`` is a row for all rows, or a
+    matrix that the result is accumulated into.
     """
     dtype, K = A.dtype, A.shape[1]
     shape = TILE_ROWS, B.shape[1]
