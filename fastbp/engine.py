@@ -15,7 +15,7 @@ import numpy as np
 from . import threads as _threads
 from ._arrays import Array, as_kernel_array
 from .kernels import jit, step
-from .plan import Plan
+from .plan import MAX_THREADS, Plan
 
 # Multiply-adds of a step from which a second thread is worth a try: 20 us on one core.
 PARALLEL_WORK = 1_000_000
@@ -150,6 +150,7 @@ class Engine:
     def _choose(self, kind: str, batch: int) -> int:
         """Return the number of threads for the next call."""
         most = _threads.compiled_threads() if self._threads is None else self._threads
+        most = min(most, MAX_THREADS)  # each has scratch memory of its own
         if most == 1 or _threads.is_forked() or not jit.has_fast_threads():
             return 1
         if self._threads is not None or _threads.is_fixed():
