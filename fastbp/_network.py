@@ -375,9 +375,8 @@ class Network:
         """Lend the compiled loop, with the parameters of now; each Python thread gets its own."""
         engine = self._engines.pop() if self._engines else None
         if engine is None or engine.plan.rows < rows or engine.plan.dtype != self.dtype:
-            decay = self.weight_decay_lambda > 0
             rows = max(rows, CONSECUTIVE_ROWS)
-            engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1, decay=decay)
+            engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1)
         engine.plan.pack(self.params)
         yield engine
         self._engines.append(engine)
@@ -425,7 +424,9 @@ class Network:
         """Return the weight decay's part of the loss."""
         if not self.weight_decay_lambda:
             return 0.0
-        squares = sum(float(np.vdot(layer.W, layer.W)) for layer in self._affines())
+        # Of the parameters: a layer learns of a new array in its place only with the next forward.
+        weights = [p for key, p in self.params.items() if key.startswith("W")]
+        squares = sum(float(np.vdot(W, W)) for W in weights)
         return 0.5 * self.weight_decay_lambda * squares
 
 

@@ -15,18 +15,11 @@ import numpy as np
 from . import threads as _threads
 from ._arrays import Array
 from .kernels import jit, step
-from .plan import Plan
+from .pace import Pace
+from .plan import MAX_THREADS, Plan
 
 # Multiply-adds of a step from which a second thread is worth a try: 20 us on one core.
 PARALLEL_WORK = 1_000_000
-# Seconds a compiled call should take: long against its overhead, short enough for Ctrl-C and the
-# progress bar.
-CALL_SECONDS = 0.02
-# The most batches a call, however short they are.
-CALL_BATCHES = 1000
-# How often the other number of threads gets another try, in calls.
-PROBE_EVERY = 40
-
 # Evaluation and prediction take so many examples at a time: a multiple of a tile's rows, and the
 # activations between layers stay in the cache.  A constant, so that sums do not depend on it.
 CONSECUTIVE_ROWS = 252
@@ -46,8 +39,6 @@ class Engine:
         The largest batch.
     slots : int
         Arrays of the optimizer for each parameter.
-    decay : bool
-        Whether the loss has a weight decay.
     threads : int, optional
         The number of threads; by default the one that turns out faster.
 
@@ -64,14 +55,12 @@ class Engine:
         dtype: Any,
         rows: int,
         slots: int = 0,
-        decay: bool = False,
         threads: int | None = None,
     ) -> None:
-        self.plan = Plan(sizes, activation, dtype, rows, slots, decay)
-        self._nets: dict[tuple[str, bool], step.Net] = {}
+        self.plan = Plan(sizes, activation, dtype, rows, slots)
+        self._nets: dict[tuple[str, bool, bool], step.Net] = {}
         self._threads = threads
-        self._seconds: dict[tuple[str, int], float] = {}  # a batch, by program and threads
-        self._calls = 0
+        self._paces: dict[tuple[str, int, bool], Pace] = {}
         self._work = sum(K * N for K, N in zip(sizes, sizes[1:], strict=False))
 
     def run(
@@ -100,57 +89,46 @@ class Engine:
             Fewer, if the rule says to stop at a loss that is not finite.
         right : (S,) int64
         """
-        sparse = data.source == step.SPARSE
-        net = self._nets.get((kind, sparse))
+        key = kind, data.source == step.SPARSE, rule.decay > 0
+        net = self._nets.get(key)
         if net is None:
-            net = self._nets[kind, sparse] = self.plan.net(kind, sparse)
+            net = self._nets[key] = self.plan.net(*key)
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         code = _code_of_region(net, data, rule, rows)
-        threads = self._choose(kind, int(begins[1] - begins[0]))
+        pace = self._pace(kind, int(begins[1] - begins[0]))
+        threads = pace.threads
         begin = time.perf_counter()
         if threads == 1:
             done = step.run(losses, right, net, data, rule, rows, begins, code, 1)
         else:
             with jit.on_threads(threads):
+                if net.buffer.dtype.char not in _parallel:
+                    _parallel.add(net.buffer.dtype.char)
+                    none = np.zeros(0), np.zeros(0, np.int64)
+                    step.run_parallel(*none, net, data, rule, rows, begins[:1], code, threads)
+                    begin = time.perf_counter()
                 done = step.run_parallel(losses, right, net, data, rule, rows, begins, code, threads)
-        self._learn(kind, threads, (time.perf_counter() - begin) / done)
+        pace.learn(threads, (time.perf_counter() - begin) / done)
         return losses[:done], right[:done]
 
-    def batches_a_call(self, kind: str) -> int:
-        """Return how many batches fit into the time a compiled call should take."""
-        times = [t for (k, _), t in self._seconds.items() if k == kind]
-        if not times:
-            return 4
-        return max(1, min(CALL_BATCHES, int(CALL_SECONDS / max(times))))
+    def batches_a_call(self, kind: str, batch: int) -> int:
+        """Return how many batches of a size the next call of a program should get."""
+        return self._pace(kind, batch).batches
 
-    def _choose(self, kind: str, batch: int) -> int:
-        """Return the number of threads for the next call."""
-        most = _threads.compiled_threads() if self._threads is None else self._threads
-        if most == 1 or _threads.is_forked() or not jit.has_fast_threads():
-            return 1
-        if self._threads is not None or _threads.is_fixed():
-            return most
-        if batch * self._work < PARALLEL_WORK:
-            return 1
-        self._calls += 1
-        one, many = (self._seconds.get((kind, n)) for n in (1, most))
-        if many is None or one is None:
-            return most if many is None else 1
-        faster = 1 if one < many else most
-        if self._calls % PROBE_EVERY == 0:
-            return most + 1 - faster
-        return faster
-
-    def _learn(self, kind: str, threads: int, seconds: float) -> None:
-        """Remember how long a batch took.
-
-        A sudden change is believed at once: another program has begun to use a core, or ended.
-        """
-        before = self._seconds.get((kind, threads))
-        if before is not None and abs(seconds / before - 1) < 0.5:
-            seconds = 0.7 * before + 0.3 * seconds
-        self._seconds[kind, threads] = seconds
+    def _pace(self, kind: str, batch: int) -> Pace:
+        """Return what chooses threads for a program, anew when the process's setting changed."""
+        most, fixed = self._threads, True
+        if most is None:
+            most, fixed = _threads.compiled_threads(), _threads.is_fixed()
+        most = min(most, MAX_THREADS)  # each has scratch memory of its own
+        small = not fixed and batch * self._work < PARALLEL_WORK
+        if small or _threads.is_forked() or not jit.has_fast_threads():
+            most = 1
+        key = kind, most, fixed
+        if key not in self._paces:
+            self._paces[key] = Pace(most, fixed)
+        return self._paces[key]
 
     def measure(self, data: step.Data, count: int, loss_eps: float) -> tuple[float, int]:
         """Return the sum of the losses, without weight decay, of the first examples, and how many are right."""
@@ -174,7 +152,7 @@ class Engine:
         batch = min(CONSECUTIVE_ROWS, self.plan.rows)
         start = 0
         while start < count:
-            stop = min(count, start + batch * self.batches_a_call(kind))
+            stop = min(count, start + batch * self.batches_a_call(kind, batch))
             begins = np.append(np.arange(0, stop - start, batch), stop - start)
             yield *self.run(kind, data, rule, np.arange(start, stop), begins), np.diff(begins)
             start = stop
@@ -196,7 +174,11 @@ def _code_of_region(net: step.Net, data: step.Data, rule: step.Rule, rows: Array
     key = net.buffer.dtype.char
     if key not in _regions:
         _regions[key] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)
+        # Loads or compiles the shell, too, so that the time of a first call tells something.
+        nothing = np.zeros(0), np.zeros(0, np.int64)
+        step.run(*nothing, net, data, rule, rows, np.zeros(1, np.int64), _regions[key], 1)
     return _regions[key]
 
 
 _regions: dict[str, int] = {}
+_parallel: set[str] = set()  # types whose parallel shell is loaded

@@ -85,8 +85,6 @@ class Plan:
         The largest batch.
     slots : int
         Arrays of the optimizer for each parameter: 0, 1 or 2.
-    decay : bool
-        Whether the loss has a weight decay.
     """
 
     def __init__(
@@ -96,10 +94,8 @@ class Plan:
         dtype: Any,
         rows: int,
         slots: int = 0,
-        decay: bool = False,
     ) -> None:
         self.sizes = tuple(sizes)
-        self.decay = decay
         self.dtype = np.dtype(dtype)
         self.rows = _up(rows, TILE_ROWS)
         self._end = 0
@@ -201,11 +197,12 @@ class Plan:
             forward = step.BY_INPUTS
         return forward, back
 
-    def program(self, kind: str, sparse: bool) -> Array:
+    def program(self, kind: str, sparse: bool, decay: bool) -> Array:
         """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
 
         A row is (operation, layer, division among threads, whether the threads meet before it).
-        The batches of 'predict' and 'measure' are consecutive examples.
+        The batches of 'predict' and 'measure' are consecutive examples.  ``sparse`` is for inputs
+        without their zeros, ``decay`` for a loss with a weight decay.
         """
         L = len(self.sizes) - 1
         consecutive = kind in ("predict", "measure")
@@ -227,7 +224,7 @@ class Plan:
             last = step.MEASURE if kind == "measure" else step.STORE
             operations.append((last, L - 1, step.BY_ROWS))
         else:
-            if self.decay:
+            if decay:
                 operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
             operations.append((step.LOSS, L - 1, step.BY_ROWS))
             operations += [(step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
@@ -243,9 +240,9 @@ class Plan:
             table.append((operation, l, division, 0 if together else 1))
         return np.array(table, np.int64)
 
-    def net(self, kind: str, sparse: bool = False) -> step.Net:
-        """Return the network with the program of one kind, for dense or sparse inputs."""
-        return self._net._replace(program=self.program(kind, sparse))
+    def net(self, kind: str, sparse: bool = False, decay: bool = False) -> step.Net:
+        """Return the network with the program of one kind."""
+        return self._net._replace(program=self.program(kind, sparse, decay))
 
     # --- parameters ------------------------------------------------------------------------------
 

@@ -95,6 +95,7 @@ class CompiledSteps:
         threads: int | None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
+        self._batch_size = batch_size
         self._sparse = is_worth_compressing(training[0])
         self.engine = Engine(
             network.sizes,
@@ -102,7 +103,6 @@ class CompiledSteps:
             network.dtype,
             max(batch_size, CONSECUTIVE_ROWS),
             len(optimizer._slots),
-            network.weight_decay_lambda > 0,
             threads,
         )
         self._prepared: list[tuple[Examples, Data]] = []
@@ -125,7 +125,7 @@ class CompiledSteps:
 
     def batches_a_call(self) -> int:
         """Return how many batches ``run`` should get."""
-        return self.engine.batches_a_call("train")
+        return self.engine.batches_a_call("train", self._batch_size)
 
     def run(self, rows: Array, begins: Array) -> list[float]:
         """Train on batches; returns their losses, the last of which may be the one not finite."""

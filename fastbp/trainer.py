@@ -143,6 +143,7 @@ def fit(
     sample = (
         None if evaluate_sample is None else positive_int("fit", "evaluate_sample", evaluate_sample)
     )
+    threads = None if threads is None else positive_int("fit", "threads", threads)
     batches = Batches(len(x), batch_size, sampling, seed)
     steps = steps_for(network, optimizer, (x, t), allow_nonfinite, batch_size, threads)
 

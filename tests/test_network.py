@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import MultiLayerNet, Network, TwoLayerNet, network, reference
+from fastbp import MultiLayerNet, Network, TwoLayerNet, _network, reference
 
 D, C = 6, 4
 HIDDEN = {0: [], 1: [7], 2: [7, 5], 3: [7, 5, 6], 4: [7, 5, 6, 3]}
@@ -295,7 +295,7 @@ def test_accuracy_equals_the_reference(depth, one_hot):
 def test_evaluate_in_pieces_equals_loss_and_accuracy_of_the_whole(
     rows, decay, one_hot, monkeypatch
 ):
-    monkeypatch.setattr(network, "EVALUATION_ROWS", rows)
+    monkeypatch.setattr(_network, "EVALUATION_ROWS", rows)
     net = build(2, decay=decay)
     x, t = examples(100, one_hot=one_hot)
     loss, accuracy = net.evaluate(x, t)
@@ -306,7 +306,7 @@ def test_evaluate_in_pieces_equals_loss_and_accuracy_of_the_whole(
 
 def test_evaluate_takes_more_rows_than_fit_into_a_piece(threads):
     net = build(1)
-    x, t = examples(2 * network.EVALUATION_ROWS + 1)
+    x, t = examples(2 * _network.EVALUATION_ROWS + 1)
     assert_close(net.evaluate(x, t), (Oracle(net).loss(x, t), Oracle(net).accuracy(x, t)))
 
 

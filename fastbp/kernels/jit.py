@@ -183,8 +183,8 @@ def compile_all() -> Iterator[str]:
     for compiled, template, tuples in KERNELS:
         for name in _types_of(template):
             names = {**vars(numba.types), **tuples, "T": getattr(numba.types, name)}
-            arguments = eval(template, {"__builtins__": {}}, names)  # noqa: S307 - our own text
-            compiled.compile(arguments if isinstance(arguments, tuple) else (arguments,))
+            text = f"({template},)"  # may have several lines
+            compiled.compile(eval(text, {"__builtins__": {}}, names))  # noqa: S307 - our own text
             yield f"{compiled.__name__} {name}"
 
 

@@ -153,7 +153,7 @@ def test_warmup_compiles_every_kernel(warm, kernels):
     assert int(number) == jit.count_all()
     assert folder.startswith(str(kernels))
     # Without a T, the kernel for both types is one and the same.
-    types = [2 if re.search(r"\bT\b", signature) else 1 for _, signature in jit.KERNELS]
+    types = [2 if re.search(r"\bT\b", signature) else 1 for _, signature, _ in jit.KERNELS]
     assert len(compiled(kernels)) == sum(types)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from numba.core.sigutils import normalize_signature
 
 import fastbp
 from fastbp.kernels.jit import JIT_DISABLED
@@ -237,6 +236,7 @@ def test_a_damaged_cache_is_repaired(copy_of_cache):
 
 IMPORT_ALL = """
 import importlib, json, pkgutil
+import numba
 import numpy as np
 import fastbp.kernels
 from fastbp.kernels import jit
@@ -245,10 +245,20 @@ for module in pkgutil.iter_modules(fastbp.kernels.__path__):
     importlib.import_module(f"fastbp.kernels.{module.name}")
 
 
+def declared(template, tuples):
+    # The signatures that a kernel's template stands for.
+    names = [{**vars(numba.types), **tuples, "T": T} for T in (numba.float32, numba.float64)]
+    return sorted({str(eval(f"({template},)", {}, n)) for n in names})
+
+
 def compiled():
+    # For each kernel its declared signatures, and those it has been compiled for.
     return {
-        kernel.__name__: [template, sorted(str(s) for s in kernel.signatures)]
-        for kernel, template in jit.KERNELS
+        # One function may be two kernels, a serial and a parallel one.
+        kernel.__name__ + " parallel" * kernel.targetoptions["parallel"]: [
+            declared(template, tuples), sorted(str(s) for s in kernel.signatures)
+        ]
+        for kernel, template, tuples in jit.KERNELS
     }
 """
 
@@ -314,16 +324,16 @@ for T in np.float32, np.float64:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # float32 is noise, and says so
         net.numerical_gradient(x, labels)
-    fastbp.fit(net, x, labels, epochs=2, batch_size=2, progress=False)
+    for inputs in x, x.astype("u1"):
+        for targets in labels, np.eye(3)[labels]:
+            for n in 1, 2:
+                fastbp.fit(net, inputs, targets, epochs=2, batch_size=2, progress=False, threads=n)
+    many = np.arange(300) % 4
+    net.gradient(x[many], labels[many])
+    net.predict(x[many])
 print(json.dumps(compiled()))
 """
 )
-
-
-def declared(template):
-    """Return the signatures that a kernel's template stands for, as sorted strings."""
-    texts = {template.replace("T", name) for name in ("float32", "float64")}
-    return sorted(str(normalize_signature(f"({text},)")[0]) for text in texts)
 
 
 @pytest.fixture(scope="module")
@@ -338,18 +348,19 @@ def own_cache():
 
 
 def test_compile_all_compiles_the_declared_signatures_and_no_others(everything):
-    for name, (template, signatures) in everything["compiled"].items():
-        assert signatures == declared(template), name
+    for name, (declared, signatures) in everything["compiled"].items():
+        assert signatures == declared, name
 
 
 def test_compile_all_names_each_kernel_with_both_types(everything):
-    names = [f"{name} {T}" for name in everything["compiled"] for T in ("float32", "float64")]
+    kernels = [name.removesuffix(" parallel") for name in everything["compiled"]]
+    names = [f"{name} {T}" for name in kernels for T in ("float32", "float64")]
     names.remove("first_outside float32")  # of integers: one and the same for both types
     assert sorted(everything["ready"]) == sorted(names)
 
 
 def test_nothing_but_the_declared_signatures_is_ever_compiled():
     code = ODD_CALLS.replace("TESTS", repr(str(Path(__file__).parents[1])))
-    for name, (template, signatures) in python(code, **own_cache()).items():
+    for name, (declared, signatures) in python(code, **own_cache()).items():
         assert signatures, f"{name} was not called"
-        assert set(signatures) <= set(declared(template)), name
+        assert set(signatures) <= set(declared), name

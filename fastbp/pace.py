@@ -1,0 +1,80 @@
+"""How many threads the compiled loop runs on, and for how many batches at a time.
+
+Both are found out from the times of the calls before: the second core may be busy, and then two
+threads that wait for each other are many times slower than one.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Pace"]
+
+# Seconds a compiled call should take: long against its overhead, short enough for Ctrl-C and the
+# progress bar.
+CALL_SECONDS = 0.02
+# The most batches a call, however short they are; and those of a call that tries something out.
+CALL_BATCHES, TRIAL_BATCHES = 1000, 4
+# Calls until the number of threads that was slower gets another try.  Each time it is slower
+# again the wait doubles, so that trials cost little where a core stays busy.
+FIRST_WAIT, LONGEST_WAIT = 20, 640
+
+
+class Pace:
+    """Chooses threads and batches for the calls of one program.
+
+    Parameters
+    ----------
+    most : int
+        The number of threads that is tried beside one.
+    fixed : bool
+        Always use ``most``.
+    """
+
+    def __init__(self, most: int, fixed: bool) -> None:
+        self.most = most
+        self._seconds: dict[int, float] = {}  # a batch takes, by number of threads
+        self._candidates = [most] if fixed or most == 1 else [1, most]
+        self._wait = FIRST_WAIT
+        self._until_trial = FIRST_WAIT
+        self._trial: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """The number of threads for the next call."""
+        if self._trial is not None:
+            return self._trial
+        unknown = [n for n in self._candidates if n not in self._seconds]
+        return unknown[0] if unknown else min(self._candidates, key=self._seconds.__getitem__)
+
+    @property
+    def batches(self) -> int:
+        """The number of batches for the next call."""
+        seconds = self._seconds.get(self.threads)
+        if seconds is None:
+            return TRIAL_BATCHES
+        most = CALL_BATCHES if self._trial is None else TRIAL_BATCHES
+        return max(1, min(most, int(CALL_SECONDS / seconds)))
+
+    def learn(self, threads: int, seconds: float) -> None:
+        """Take notice of a call.
+
+        Parameters
+        ----------
+        threads : int
+            On so many it ran.
+        seconds : float
+            It took for each batch.
+        """
+        before = self._seconds.get(threads)
+        if before is not None and abs(seconds / before - 1) < 0.5:
+            seconds = 0.7 * before + 0.3 * seconds
+        # A change by half is believed at once: another program has begun to use a core, or ended.
+        self._seconds[threads] = seconds
+        if self._trial is not None:
+            lost = self.most + 1 - self._trial  # what ran before the trial
+            won = seconds < self._seconds[lost]
+            self._wait = FIRST_WAIT if won else min(LONGEST_WAIT, 2 * self._wait)
+            self._trial, self._until_trial = None, self._wait
+        elif len(self._seconds) == 2:
+            self._until_trial -= 1
+            if self._until_trial <= 0:
+                self._trial = self.most + 1 - self.threads
