@@ -48,8 +48,9 @@ class SparseRows:
                 f"{where}: {name} has shape {x.shape}, expected (N, D) with D at most "
                 f"{SPARSE_COLUMNS} for sparse inputs"
             )
-        as_array(where, name, x.data[:0] if hasattr(x, "data") else np.empty(0, x.dtype))
+        as_array(where, name, np.empty(0, x.dtype))
         rows = x.tocsr()
+        _require_csr(where, name, rows)
         if not rows.has_canonical_format:
             rows = rows.copy() if rows is x else rows
             rows.sum_duplicates()
@@ -57,14 +58,6 @@ class SparseRows:
         self.starts = rows.indptr.astype(np.int64)
         self.columns = rows.indices.astype(np.int64)
         self.values = np.asarray(rows.data)
-        if (
-            len(self.starts) != self.shape[0] + 1
-            or self.starts[0] != 0
-            or (np.diff(self.starts) < 0).any()
-            or not self.starts[-1] == len(self.columns) == len(self.values)
-            or (len(self.columns) and not 0 <= self.columns.min() <= self.columns.max() < x.shape[1])
-        ):
-            raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -85,6 +78,19 @@ class SparseRows:
         p = int(np.argmin(np.isfinite(self.values)))
         row = int(np.searchsorted(self.starts, p, "right")) - 1
         return row, int(self.columns[p]), float(self.values[p])
+
+
+def _require_csr(where: str, name: str, rows: Any) -> None:
+    """Check what nobody checks when a matrix was put together by hand: every index."""
+    starts, columns = rows.indptr, rows.indices
+    if (
+        len(starts) != rows.shape[0] + 1
+        or starts[0] != 0
+        or (np.diff(starts) < 0).any()
+        or not starts[-1] == len(columns) == len(rows.data)
+        or (len(columns) and not 0 <= columns.min() <= columns.max() < rows.shape[1])
+    ):
+        raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
 
 
 def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> step.Data:

@@ -16,7 +16,18 @@ from closeness import assert_close
 
 import fastbp.kernels
 from fastbp import reference
-from fastbp.kernels import affine, jit, numerical, relu, scan, sigmoid, softmax_loss, update
+from fastbp.kernels import (
+    affine,
+    jit,
+    numerical,
+    relu,
+    scan,
+    sigmoid,
+    softmax_loss,
+    sparse,
+    step,
+    update,
+)
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
 BIG = (33, 65) if jit.JIT_DISABLED else (513, 257)
@@ -276,8 +287,8 @@ def test_a_kernel_writes_nothing_beside_its_arrays(name, shape, dtype):
 def test_every_kernel_is_in_the_table():
     for module in pkgutil.iter_modules(fastbp.kernels.__path__):
         importlib.import_module(f"fastbp.kernels.{module.name}")
-    elsewhere = {scan.__name__, numerical.__name__}  # in test_scan.py and test_numerical.py
-    names = {kernel.__name__ for kernel, _ in jit.KERNELS if kernel.__module__ not in elsewhere}
+    elsewhere = {m.__name__ for m in (scan, numerical, sparse, step)}  # in files of their own
+    names = {kernel.__name__ for kernel, *_ in jit.KERNELS if kernel.__module__ not in elsewhere}
     assert names == set(CALLS)
 
 

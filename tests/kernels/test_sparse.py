@@ -1,0 +1,56 @@
+"""The kernels that look for what is not zero."""
+
+import numpy as np
+import pytest
+
+from fastbp.kernels.sparse import compress, count_nonzeros, count_segments
+
+by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+SHAPES = [(0, 5), (1, 1), (3, 7), (20, 65), (4, 300)]
+EDGES = {1: [0, 0, 1], 5: [0, 2, 5], 7: [0, 3, 3, 5, 7], 65: [0, 16, 48, 64, 65], 300: [0, 300]}
+
+
+def matrix(shape, dtype, density):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape) * (rng.random(shape) < density)
+    if x.size > 10:
+        x[0, 0], x[-1, -1], x[0, 1] = np.nan, np.inf, -0.0
+    return x.astype(dtype)
+
+
+@by_dtype
+@pytest.mark.parametrize("density", [0, 0.2, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_count_nonzeros(shape, density, dtype):
+    x, edges = matrix(shape, dtype, density), np.array(EDGES[shape[1]])
+    counts = np.full((shape[0], len(edges) - 1), -77)
+    count_nonzeros(counts, x, edges)
+    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in zip(edges, edges[1:], strict=False)]
+    np.testing.assert_array_equal(counts, np.array(expected).T)
+
+
+@by_dtype
+@pytest.mark.parametrize("density", [0, 0.2, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compress_keeps_what_is_not_zero(shape, density, dtype):
+    x = matrix(shape, dtype, density)
+    nonzeros = np.count_nonzero(x)
+    columns, values = np.full(nonzeros + 5, 777, np.uint16), np.full(nonzeros + 5, 777, dtype)
+    compress(columns, values, x, 2)
+    rows, expected = np.nonzero(x)
+    np.testing.assert_array_equal(columns[2 : nonzeros + 2], expected)
+    np.testing.assert_array_equal(values[2 : nonzeros + 2], x[rows, expected])
+    # what is before the position, and more than one place behind the last, is not touched
+    np.testing.assert_array_equal(values[[0, 1, -2, -1]], 777)
+    np.testing.assert_array_equal(columns[[0, 1, -2, -1]], 777)
+
+
+@pytest.mark.parametrize("density", [0, 0.2, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_count_segments(shape, density):
+    x, edges = matrix(shape, float, density), np.array(EDGES[shape[1]])
+    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(x, 1))])
+    counts = np.full((shape[0], len(edges) - 1), -77)
+    count_segments(counts, starts, np.nonzero(x)[1], edges)
+    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in zip(edges, edges[1:], strict=False)]
+    np.testing.assert_array_equal(counts, np.array(expected).T)

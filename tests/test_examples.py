@@ -1,0 +1,159 @@
+"""Inputs that are mostly zeros, dense or as SciPy's matrices: the same training, checked as well."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import fastbp
+from fastbp import examples, steps
+from fastbp.examples import SparseRows, is_worth_compressing
+
+by_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+FORMATS = [
+    scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_matrix,
+    scipy.sparse.coo_array, scipy.sparse.lil_matrix, scipy.sparse.bsr_array,
+]  # fmt: skip
+NETS = [(20, [], 3), (97, [33], 7), (97, [130, 20], 7), (300, [50], 10), (784, [50], 10)]
+
+
+def data(D, C, dtype="float64", density=0.1):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((150, D)) * (rng.random((150, D)) < density)).astype(dtype)
+    return x, rng.integers(0, C, 150)
+
+
+def trained(x, t, net=(97, [33], 7), dtype="float64", optimizer=None, decay=0.0, **options):
+    network = fastbp.MultiLayerNet(*net, dtype=dtype, seed=1, weight_decay_lambda=decay)
+    options = {"batch_size": 32, "epochs": 3, "seed": 0, "progress": False, **options}
+    history = fastbp.fit(network, x, t, optimizer=optimizer, **options)
+    return network, history
+
+
+def dense(monkeypatch, *arguments, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "is_worth_compressing", lambda x: False)
+        return trained(*arguments, **options)
+
+
+def agree(one, other, relative):
+    for (p, q) in zip(one[0].params.values(), other[0].params.values(), strict=True):
+        np.testing.assert_allclose(p, q, relative, relative * np.abs(q).max())
+    for name in "train_loss_list", "test_loss_list":
+        values = getattr(one[1], name), getattr(other[1], name)
+        np.testing.assert_allclose(*values, relative)
+
+
+@by_dtype
+@pytest.mark.parametrize("net", NETS, ids=str)
+def test_zeros_skipped_give_the_training_that_has_them(net, dtype, monkeypatch):
+    x, t = data(net[0], net[2], dtype)
+    options = {"net": net, "dtype": dtype, "validation_data": (x[:40], t[:40])}
+    tolerance = 1e-10 if dtype == "float64" else 1e-4
+    agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), tolerance)
+
+
+@pytest.mark.parametrize("optimizer", sorted(fastbp.optimizer.OPTIMIZERS))
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_every_optimizer_may_skip_zeros(optimizer, decay, monkeypatch):
+    x, t = data(97, 7)
+    make = fastbp.optimizer.OPTIMIZERS[optimizer]
+    both = [
+        run(x, t, optimizer=make(lr=0.01), decay=decay)
+        for run in (trained, lambda *a, **o: dense(monkeypatch, *a, **o))
+    ]
+    agree(*both, 1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_no_bit(threads):
+    x, t = data(784, 10, "float32")
+    options = {"net": (784, [50], 10), "dtype": "float32"}
+    one, more = trained(x, t, **options, threads=1), trained(x, t, **options, threads=threads)
+    assert one[1].train_loss_list == more[1].train_loss_list
+    for key, p in one[0].params.items():
+        np.testing.assert_array_equal(more[0].params[key], p)
+
+
+@pytest.mark.parametrize("make", FORMATS, ids=lambda f: f.__name__)
+def test_scipy_matrices_of_any_format_train_like_arrays(make):
+    x, t = data(97, 7)
+    matrix = make(x)
+    before = matrix.copy()
+    one = trained(x, t, validation_data=(x[:9], t[:9]))
+    other = trained(matrix, t, validation_data=(matrix.tocsr()[:9], t[:9]))
+    for key, p in one[0].params.items():
+        np.testing.assert_array_equal(other[0].params[key], p)
+    assert one[1].test_loss_list == other[1].test_loss_list
+    assert (matrix != before).nnz == 0
+
+
+def test_a_sparse_matrix_of_integers_with_duplicates_and_unsorted_columns():
+    rows, columns, values = [0, 0, 0, 1, 2], [3, 1, 3, 0, 2], [1, 2, 1, 5, 0]
+    matrix = scipy.sparse.coo_array((values, (rows, columns)), (3, 4))
+    a = trained(matrix, [0, 1, 0], net=(4, [5], 2))
+    b = trained(matrix.toarray(), [0, 1, 0], net=(4, [5], 2))
+    agree(a, b, 1e-12)
+
+
+def test_a_sparse_matrix_and_an_optimizer_of_ones_own():
+    class Own(fastbp.SGD):
+        pass
+
+    x, t = data(97, 7)
+    agree(
+        trained(scipy.sparse.csr_matrix(x), t, optimizer=Own(0.1), evaluate_sample=20),
+        trained(x, t, optimizer=fastbp.SGD(0.1), evaluate_sample=20),
+        1e-10,
+    )
+
+
+@pytest.mark.parametrize(
+    ("matrix", "error", "message"),
+    [
+        (scipy.sparse.csr_matrix(np.ones((3, 4), complex)), TypeError, "x has dtype complex128"),
+        (scipy.sparse.csr_matrix((3, 5)), ValueError, r"shape \(3, 5\), expected \(N, 4\)"),
+        (scipy.sparse.csr_matrix((0, 4)), ValueError, "no examples"),
+        (scipy.sparse.csr_matrix((3, 70_000)), ValueError, "at most 65536"),
+        (scipy.sparse.csr_matrix([[0, 0, 1.0, 0], [0, np.nan, 0, 0]]), ValueError, "row 1, column 1"),
+    ],
+)
+def test_sparse_matrices_that_are_refused(matrix, error, message):
+    net = fastbp.MultiLayerNet(4, [5], 2, seed=0)
+    before = {key: p.copy() for key, p in net.params.items()}
+    with pytest.raises(error, match=message):
+        fastbp.fit(net, matrix, np.zeros(matrix.shape[0], int), epochs=1)
+    for key, p in net.params.items():
+        np.testing.assert_array_equal(p, before[key])
+
+
+@pytest.mark.parametrize("index", [-1, 4, 1 << 20])
+def test_indices_outside_are_found_before_a_kernel_sees_them(index):
+    matrix = scipy.sparse.csr_matrix(np.eye(4))
+    matrix.indices[2] = index
+    with pytest.raises(ValueError, match="damaged"):
+        SparseRows("fit", "x", matrix)
+
+
+def test_starts_that_point_outside_are_found():
+    matrix = scipy.sparse.csr_matrix(np.eye(4))
+    matrix.indptr[-1] = 9
+    with pytest.raises(ValueError, match="damaged"):
+        SparseRows("fit", "x", matrix)
+
+
+def test_rows_of_a_sparse_matrix():
+    x, _ = data(97, 7)
+    rows = SparseRows("fit", "x", scipy.sparse.csr_matrix(x))
+    np.testing.assert_array_equal(rows[:5], x[:5])
+    np.testing.assert_array_equal(rows[np.array([3, 149, 3])], x[[3, 149, 3]])
+    assert len(rows) == 150
+
+
+def test_what_is_worth_compressing():
+    x = np.zeros((1000, 20))
+    assert is_worth_compressing(x)
+    x[:, :6] = 1
+    assert is_worth_compressing(x)
+    x[:, 6:10] = 1
+    assert not is_worth_compressing(x)
+    assert not is_worth_compressing(np.zeros((2, examples.SPARSE_COLUMNS + 1)))

@@ -1,0 +1,70 @@
+"""How threads and batches are chosen, with times made up."""
+
+from fastbp.pace import CALL_BATCHES, CALL_SECONDS, FIRST_WAIT, LONGEST_WAIT, TRIAL_BATCHES, Pace
+
+
+def ran(pace, seconds, calls=1):
+    """Make calls that take so long for each number of threads; returns who made them."""
+    used = []
+    for _ in range(calls):
+        used.append(pace.threads)
+        assert 1 <= pace.batches <= CALL_BATCHES
+        pace.learn(pace.threads, seconds[pace.threads])
+    return used
+
+
+def test_one_thread_stays_one():
+    pace = Pace(1, fixed=False)
+    assert ran(pace, {1: 1e-4}, 100) == [1] * 100
+
+
+def test_a_fixed_number_is_never_changed():
+    pace = Pace(4, fixed=True)
+    assert ran(pace, {4: 10.0}, 100) == [4] * 100
+
+
+def test_both_are_tried_and_the_faster_one_kept():
+    for seconds, faster in (({1: 2e-4, 2: 1e-4}, 2), ({1: 1e-4, 2: 2e-4}, 1)):
+        assert ran(Pace(2, fixed=False), seconds, 20) == [1, 2] + [faster] * 18
+
+
+def test_a_call_is_short_and_the_first_ones_shorter():
+    pace = Pace(2, fixed=False)
+    assert pace.batches == TRIAL_BATCHES
+    ran(pace, {1: 1e-3, 2: 5e-4}, 2)
+    assert pace.batches == CALL_SECONDS / 5e-4
+    pace.learn(2, 1e-9)
+    assert pace.batches == CALL_BATCHES
+    pace.learn(2, 10.0)
+    pace.learn(1, 10.0)
+    assert pace.batches == 1
+
+
+def test_a_core_that_gets_busy_is_left_at_once_and_found_again():
+    pace = Pace(2, fixed=False)
+    ran(pace, {1: 2e-4, 2: 1e-4}, 10)
+    busy = ran(pace, {1: 2e-4, 2: 1e-2}, 300)
+    assert busy[0] == 2
+    assert busy.count(2) < 10
+    idle = ran(pace, {1: 2e-4, 2: 1e-4}, 2 * LONGEST_WAIT)
+    assert idle[-1] == 2
+
+
+def test_trials_that_lose_become_rarer():
+    pace = Pace(2, fixed=False)
+    used = ran(pace, {1: 1e-4, 2: 1e-3}, 5000)
+    trials = [i for i, n in enumerate(used) if n == 2][1:]
+    gaps = [b - a for a, b in zip(trials, trials[1:], strict=False)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] > FIRST_WAIT
+    assert gaps[-1] <= LONGEST_WAIT + 1
+
+
+def test_a_trial_is_short():
+    pace = Pace(2, fixed=False)
+    while True:
+        before = pace.threads
+        ran(pace, {1: 1e-5, 2: 2e-5})
+        if before == 1 and pace.threads == 2 and len(pace._seconds) == 2:
+            break
+    assert pace.batches == TRIAL_BATCHES
