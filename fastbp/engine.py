@@ -6,6 +6,7 @@ Between :mod:`fastbp.network` and :mod:`fastbp.trainer`, which know what a user 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array
-from .kernels import jit, step
+from .kernels import jit, step, tables
 from .pace import Pace
 from .plan import MAX_THREADS, Plan
 
@@ -24,7 +25,7 @@ PARALLEL_WORK = 1_000_000
 # activations between layers stay in the cache.  A constant, so that sums do not depend on it.
 CONSECUTIVE_ROWS = 252
 
-KEEP_GRADIENT = step.Rule(step.KEEP, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)
+KEEP_GRADIENT = tables.Rule(tables.KEEP, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)
 
 
 class Engine:
@@ -58,16 +59,16 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
-        self._nets: dict[tuple[str, bool, bool], step.Net] = {}
+        self._nets: dict[tuple[str, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, bool], Pace] = {}
-        self._work = sum(K * N for K, N in zip(sizes, sizes[1:], strict=False))
+        self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
     def run(
         self,
         kind: str,
-        data: step.Data,
-        rule: step.Rule,
+        data: tables.Data,
+        rule: tables.Rule,
         rows: Array,
         begins: Array,
     ) -> tuple[Array, Array]:
@@ -89,7 +90,7 @@ class Engine:
             Fewer, if the rule says to stop at a loss that is not finite.
         right : (S,) int64
         """
-        key = kind, data.source == step.SPARSE, rule.decay > 0
+        key = kind, data.source == tables.SPARSE, rule.decay > 0
         net = self._nets.get(key)
         if net is None:
             net = self._nets[key] = self.plan.net(*key)
@@ -108,7 +109,9 @@ class Engine:
                     none = np.zeros(0), np.zeros(0, np.int64)
                     step.run_parallel(*none, net, data, rule, rows, begins[:1], code, threads)
                     begin = time.perf_counter()
-                done = step.run_parallel(losses, right, net, data, rule, rows, begins, code, threads)
+                done = step.run_parallel(
+                    losses, right, net, data, rule, rows, begins, code, threads
+                )
         pace.learn(threads, (time.perf_counter() - begin) / done)
         return losses[:done], right[:done]
 
@@ -130,8 +133,11 @@ class Engine:
             self._paces[key] = Pace(most, fixed)
         return self._paces[key]
 
-    def measure(self, data: step.Data, count: int, loss_eps: float) -> tuple[float, int]:
-        """Return the sum of the losses, without weight decay, of the first examples, and how many are right."""
+    def measure(self, data: tables.Data, count: int, loss_eps: float) -> tuple[float, int]:
+        """Return the sum of the first examples' losses, and how many of them are right.
+
+        Weight decay is left out.
+        """
         rule = KEEP_GRADIENT._replace(loss_eps=loss_eps)
         loss, right = 0.0, 0
         for losses, hits, sizes in self._consecutive("measure", data, rule, count):
@@ -140,13 +146,13 @@ class Engine:
             right += int(hits.sum())
         return loss, right
 
-    def predict(self, out: Array, data: step.Data) -> None:
+    def predict(self, out: Array, data: tables.Data) -> None:
         """Write the logits of all examples to out, (N, C)."""
         for _ in self._consecutive("predict", data._replace(out=out), KEEP_GRADIENT, len(out)):
             pass
 
     def _consecutive(
-        self, kind: str, data: step.Data, rule: step.Rule, count: int
+        self, kind: str, data: tables.Data, rule: tables.Rule, count: int
     ) -> Iterator[tuple[Array, Array, Array]]:
         """Run a program over the first examples; yields each call's results and batch sizes."""
         batch = min(CONSECUTIVE_ROWS, self.plan.rows)
@@ -158,7 +164,7 @@ class Engine:
             start = stop
 
     def gradient(
-        self, data: step.Data, count: int, decay: float, loss_eps: float
+        self, data: tables.Data, count: int, decay: float, loss_eps: float
     ) -> tuple[float, dict[str, Array]]:
         """Return the loss of all examples as one batch, weight decay included, and its gradient."""
         rule = KEEP_GRADIENT._replace(decay=decay, loss_eps=loss_eps)
@@ -169,7 +175,7 @@ class Engine:
         return loss, grads
 
 
-def _code_of_region(net: step.Net, data: step.Data, rule: step.Rule, rows: Array) -> int:
+def _code_of_region(net: tables.Net, data: tables.Data, rule: tables.Rule, rows: Array) -> int:
     """Return the address of the compiled loop body for a network's type."""
     key = net.buffer.dtype.char
     if key not in _regions:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, as_array, as_kernel_array
-from .kernels import step
+from .kernels import tables
 from .kernels.sparse import compress, count_nonzeros, count_segments
 from .plan import Plan
 
@@ -93,7 +93,7 @@ def _require_csr(where: str, name: str, rows: Any) -> None:
         raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
 
 
-def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> step.Data:
+def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> tables.Data:
     """Return examples for the loop, dense.
 
     Parameters
@@ -108,14 +108,14 @@ def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> step.Data:
     rows = x.reshape(len(x), -1)
     data = _empty(t, dtype)
     if rows.dtype == np.uint8 and rows.flags.carray:
-        return data._replace(source=step.BYTES, bytes=rows)
+        return data._replace(source=tables.BYTES, bytes=rows)
     return data._replace(x=as_kernel_array(where, "x", rows, dtype))
 
 
-def _empty(t: Array, dtype: np.dtype[Any]) -> step.Data:
+def _empty(t: Array, dtype: np.dtype[Any]) -> tables.Data:
     floats, integers = np.empty((0, 0), dtype), np.empty(0, np.int64)
-    return step.Data(
-        source=step.FLOATS,
+    return tables.Data(
+        source=tables.FLOATS,
         x=floats,
         bytes=np.empty((0, 0), np.uint8),
         columns=np.empty(0, np.uint16),
@@ -138,7 +138,7 @@ def is_worth_compressing(x: Array | SparseRows) -> bool:
     return bool(np.count_nonzero(sample) < SPARSE_BELOW * sample.size)
 
 
-def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> step.Data:
+def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> tables.Data:
     """Return examples for the loop, without their zeros.
 
     Parameters
@@ -172,5 +172,5 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> s
         for piece in pieces:
             compress(columns, values, floats(piece), starts[piece.start * counts.shape[1]])
     return _empty(t, plan.dtype)._replace(
-        source=step.SPARSE, columns=columns, values=values, starts=starts, edges=edges
+        source=tables.SPARSE, columns=columns, values=values, starts=starts, edges=edges
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, as_kernel_array
-from .kernels import step
+from .kernels import tables
 from .kernels import update as kernels
 
 __all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
@@ -56,7 +56,7 @@ class Optimizer:
     # Names of the state arrays, as attributes of the instance: dicts like params.
     _slots: tuple[str, ...] = ()
     # What the compiled loop calls the rule.
-    _kind = step.KEEP
+    _kind = tables.KEEP
 
     def __init__(self, lr: float) -> None:
         self.lr = _rate(self, lr)
@@ -126,9 +126,9 @@ class Optimizer:
             state = arrays[key] = np.array(state, param.dtype.type, order="C")
         return state
 
-    def _rule(self) -> step.Rule:
+    def _rule(self) -> tables.Rule:
         """Return the rule for the compiled loop, as it is now."""
-        return step.Rule(self._kind, self.lr, *self._numbers(), EPS, 0.0, 0, 0, 0.0)
+        return tables.Rule(self._kind, self.lr, *self._numbers(), EPS, 0.0, 0, 0, 0.0)
 
     def _numbers(self) -> tuple[float, float]:
         """Return the rule's numbers beside the learning rate."""
@@ -150,7 +150,7 @@ class SGD(Optimizer):
     lr : float, default 0.01
     """
 
-    _kind = step.SGD
+    _kind = tables.SGD
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
@@ -175,7 +175,7 @@ class Momentum(Optimizer):
     """
 
     _slots = ("v",)
-    _kind = step.MOMENTUM
+    _kind = tables.MOMENTUM
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
@@ -206,7 +206,7 @@ class Nesterov(Momentum):
         The velocities.
     """
 
-    _kind = step.NESTEROV
+    _kind = tables.NESTEROV
 
     def _step(self, param: Array, *state_and_grad: Array) -> None:
         v, grad = state_and_grad
@@ -228,7 +228,7 @@ class AdaGrad(Optimizer):
     """
 
     _slots = ("h",)
-    _kind = step.ADAGRAD
+    _kind = tables.ADAGRAD
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
@@ -254,7 +254,7 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("h",)
-    _kind = step.RMSPROP
+    _kind = tables.RMSPROP
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
@@ -290,7 +290,7 @@ class Adam(Optimizer):
     """
 
     _slots = ("m", "v")
-    _kind = step.ADAM
+    _kind = tables.ADAM
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         super().__init__(lr)
@@ -301,7 +301,7 @@ class Adam(Optimizer):
     def _numbers(self) -> tuple[float, float]:
         return self.beta1, self.beta2
 
-    def _rule(self) -> step.Rule:
+    def _rule(self) -> tables.Rule:
         return super()._rule()._replace(steps=self.iter)
 
     def _begin_step(self) -> None:

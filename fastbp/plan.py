@@ -8,6 +8,7 @@ and unpacked into their own plain arrays.
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array
-from .kernels import step
+from .kernels import tables
 from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
-from .kernels.simd import REGISTER_BYTES, lanes
+from .kernels.simd import lanes
 
 CACHE_LINE = 64
 HUGE_PAGE = 2 * 1024 * 1024
-ACTIVATIONS = {"identity": step.IDENTITY, "relu": step.RELU, "sigmoid": step.SIGMOID}
+ACTIVATIONS = {"identity": tables.IDENTITY, "relu": tables.RELU, "sigmoid": tables.SIGMOID}
 
 # A layer with more bytes of weights than this is divided among threads by panels, so that each
 # core keeps its own half of W in its second-level cache; a smaller one by rows of the batch, which
@@ -102,44 +103,42 @@ class Plan:
         L = len(sizes) - 1
         self._forward: list[list[Panel]] = []
         self._back: list[list[Panel]] = []
-        layers = np.zeros((L, step.LAYER_COLUMNS), np.int64)
-        for l, (K, N) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers = np.zeros((L, tables.LAYER_COLUMNS), np.int64)
+        for l, (K, N) in enumerate(itertools.pairwise(sizes)):
             cut = panels_of(N, self.dtype.itemsize)
             self._forward.append(self._panels(cut, _up(K, TILE_ROWS)))
-            layers[l, step.BIAS] = self._take(cut[-1][0] + cut[-1][2])
+            layers[l, tables.BIAS] = self._take(cut[-1][0] + cut[-1][2])
         self.parameters = self._end
         x_row = self._row(_up(sizes[0], TILE_ROWS))
         x = self._take(self.rows * x_row)
         table: list[Panel] = []
-        for l, (K, N) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            self._back.append(
-                self._panels(panels_of(K, self.dtype.itemsize), N) if l else []
-            )
+        for l, (K, N) in enumerate(itertools.pairwise(sizes)):
+            self._back.append(self._panels(panels_of(K, self.dtype.itemsize), N) if l else [])
             last = self._forward[l][-1]
             width = last.column + columns_of(last.code, self.dtype.itemsize)
             row = self._row(_up(width, TILE_ROWS))
             first, back = len(table), len(table) + len(self._forward[l])
             table += self._forward[l] + self._back[l]
-            layers[l, : step.BIAS] = (
+            layers[l, : tables.BIAS] = (
                 K, N, width, ACTIVATIONS["identity" if l == L - 1 else activation],
                 x, x_row, self._take(self.rows * row), self._take(self.rows * row), row,
             )  # fmt: skip
-            layers[l, step.HALF] = self._half(K)
-            layers[l, step.FIRST :] = first, back, back, len(table)
-            x, x_row = layers[l, step.H], row
+            layers[l, tables.HALF] = self._half(K)
+            layers[l, tables.FIRST :] = first, back, back, len(table)
+            x, x_row = layers[l, tables.H], row
         widest = max(p.row for p in table)
         zeros = self._take(widest)
-        self._scratch = max(step.GROUP, self.longest_range()) * widest
+        self._scratch = max(tables.GROUP, self.longest_range()) * widest
         scratch = self._take(MAX_THREADS * self._scratch)
-        other_half = self._take(self.rows * layers[0, step.H_ROW])
+        other_half = self._take(self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
         for l, N in enumerate(sizes[1:]):
-            bias = layers[l, step.BIAS]
+            bias = layers[l, tables.BIAS]
             if l == L - 1:  # the exponential of what pads the logits must be 0
-                self.buffer[bias + N : bias + layers[l, step.WIDTH]] = -np.inf
+                self.buffer[bias + N : bias + layers[l, tables.WIDTH]] = -np.inf
         self.state = aligned_zeros(slots * self.parameters, self.dtype)
-        self._net = step.Net(
+        self._net = tables.Net(
             self.buffer,
             self.state,
             layers,
@@ -190,11 +189,11 @@ class Plan:
         """Return how forward (and update) and backward of a layer are divided among threads."""
         bytes_of_weights = self.sizes[l] * self.sizes[l + 1] * self.dtype.itemsize
         forward, back = (
-            step.BY_PANELS if bytes_of_weights > BIG_LAYER and len(panels) > 1 else step.BY_ROWS
+            tables.BY_PANELS if bytes_of_weights > BIG_LAYER and len(panels) > 1 else tables.BY_ROWS
             for panels in (self._forward[l], self._back[l])
         )
-        if l == 0 and forward == step.BY_ROWS and bytes_of_weights > SMALL_LAYER:
-            forward = step.BY_INPUTS
+        if l == 0 and forward == tables.BY_ROWS and bytes_of_weights > SMALL_LAYER:
+            forward = tables.BY_INPUTS
         return forward, back
 
     def program(self, kind: str, sparse: bool, decay: bool) -> Array:
@@ -208,39 +207,39 @@ class Plan:
         consecutive = kind in ("predict", "measure")
         first = self._divisions(0)[0]
         if sparse:
-            operations = [(step.FORWARD, 0, step.BY_INPUTS), (step.JOIN, 0, step.BY_ROWS)]
-            first = step.BY_INPUTS
+            operations = [(tables.FORWARD, 0, tables.BY_INPUTS), (tables.JOIN, 0, tables.BY_ROWS)]
+            first = tables.BY_INPUTS
         elif consecutive:
-            if first == step.BY_INPUTS:  # what is read where it lies needs no division
-                first = step.BY_ROWS
-            operations = [(step.GATHER_REST, 0, step.BY_ROWS), (step.FORWARD, 0, first)]
-        elif first == step.BY_INPUTS:
-            operations = [(step.GATHER, 0, first), (step.FORWARD, 0, first)]
-            operations.append((step.JOIN, 0, step.BY_ROWS))
+            if first == tables.BY_INPUTS:  # what is read where it lies needs no division
+                first = tables.BY_ROWS
+            operations = [(tables.GATHER_REST, 0, tables.BY_ROWS), (tables.FORWARD, 0, first)]
+        elif first == tables.BY_INPUTS:
+            operations = [(tables.GATHER, 0, first), (tables.FORWARD, 0, first)]
+            operations.append((tables.JOIN, 0, tables.BY_ROWS))
         else:
-            operations = [(step.GATHER, 0, step.BY_ROWS), (step.FORWARD, 0, first)]
-        operations += [(step.FORWARD, l, self._divisions(l)[0]) for l in range(1, L)]
+            operations = [(tables.GATHER, 0, tables.BY_ROWS), (tables.FORWARD, 0, first)]
+        operations += [(tables.FORWARD, l, self._divisions(l)[0]) for l in range(1, L)]
         if consecutive:
-            last = step.MEASURE if kind == "measure" else step.STORE
-            operations.append((last, L - 1, step.BY_ROWS))
+            last = tables.MEASURE if kind == "measure" else tables.STORE
+            operations.append((last, L - 1, tables.BY_ROWS))
         else:
             if decay:
-                operations += [(step.SQUARES, l, step.BY_ROWS) for l in range(L)]
-            operations.append((step.LOSS, L - 1, step.BY_ROWS))
-            operations += [(step.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
-            operations.append((step.UPDATE, 0, first))
-            operations += [(step.UPDATE, l, self._divisions(l)[0]) for l in range(1, L)]
+                operations += [(tables.SQUARES, l, tables.BY_ROWS) for l in range(L)]
+            operations.append((tables.LOSS, L - 1, tables.BY_ROWS))
+            operations += [(tables.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
+            operations.append((tables.UPDATE, 0, first))
+            operations += [(tables.UPDATE, l, self._divisions(l)[0]) for l in range(1, L)]
         table = []
         for i, (operation, l, division) in enumerate(operations):
             previous, _, divided = operations[i - 1]
             together = i > 0 and (
-                previous == step.UPDATE  # nobody reads what is updated
-                or (operation != step.UPDATE and division == divided != step.BY_PANELS)
+                previous == tables.UPDATE  # nobody reads what is updated
+                or (operation != tables.UPDATE and division == divided != tables.BY_PANELS)
             )
             table.append((operation, l, division, 0 if together else 1))
         return np.array(table, np.int64)
 
-    def net(self, kind: str, sparse: bool = False, decay: bool = False) -> step.Net:
+    def net(self, kind: str, sparse: bool = False, decay: bool = False) -> tables.Net:
         """Return the network with the program of one kind."""
         return self._net._replace(program=self.program(kind, sparse, decay))
 
@@ -248,13 +247,13 @@ class Plan:
 
     def _views(self, buffer: Array, offset: int) -> Iterator[tuple[str, Array, slice]]:
         """Yield key, a view of where it lies, and the columns that are there, panel by panel."""
-        for l, (K, N) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+        for l, (K, N) in enumerate(itertools.pairwise(self.sizes)):
             for p in self._forward[l]:
                 width = min(columns_of(p.code, self.dtype.itemsize), N - p.column)
                 start = offset + p.start
                 rows = buffer[start : start + K * p.row].reshape(K, p.row)
                 yield f"W{l + 1}", rows[:, :width], slice(p.column, p.column + width)
-            bias = offset + self.layers[l, step.BIAS]
+            bias = offset + self.layers[l, tables.BIAS]
             yield f"b{l + 1}", buffer[bias : bias + N], slice(0, N)
 
     def pack(self, params: Mapping[str, Array]) -> None:
@@ -277,7 +276,7 @@ class Plan:
     def empty_params(self) -> dict[str, Array]:
         """Return new arrays, their elements not set, with the keys and shapes of parameters."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for l, (K, N) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
+        for l, (K, N) in enumerate(itertools.pairwise(self.sizes), start=1):
             shapes[f"W{l}"], shapes[f"b{l}"] = (K, N), (N,)
         return {key: np.empty(shape, self.dtype) for key, shape in shapes.items()}
 
@@ -305,7 +304,9 @@ def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:
     size = elements * dtype.itemsize
     if size >= HUGE_PAGE // 4 and hasattr(mmap, "MADV_HUGEPAGE"):
         # Private: a forked child must not share it.
-        memory = mmap.mmap(-1, _up(size, HUGE_PAGE) + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(
+            -1, _up(size, HUGE_PAGE) + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         memory.madvise(mmap.MADV_HUGEPAGE)
         raw, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
     else:

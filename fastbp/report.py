@@ -164,6 +164,7 @@ class Meter:
         return self.steps.measure(examples, min(count, self.sample or count))
 
     def __call__(self, learning_rate: float, interrupt: Interrupt) -> Report:
+        """Measure, note it in the history, and return what callbacks are told."""
         history, step = self.history, len(self.history.train_loss_list)
         training_time = time.perf_counter() - self.resumed
         losses = history.train_loss_list[self.reported :]

@@ -6,15 +6,13 @@ parameters and the optimizer's state to the user (``publish``) or back (``take_u
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
-
-import numpy as np
 
 from ._arrays import Array
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import SparseRows, as_data, as_sparse_data, is_worth_compressing
-from .kernels.step import Data
+from .kernels.tables import Data
 from .network import Network
 from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
@@ -52,7 +50,7 @@ class LayerSteps:
     def run(self, rows: Array, begins: Array) -> list[float]:
         """Train on batches; returns their losses, the last of which may be the one not finite."""
         losses = []
-        for begin, end in zip(begins[:-1], begins[1:], strict=True):
+        for begin, end in itertools.pairwise(begins):
             batch = rows[begin:end]
             loss, grads = self.network.loss_and_gradient(self.x[batch], self.t[batch])
             losses.append(loss)
@@ -151,7 +149,7 @@ class CompiledSteps:
         return loss / count + self.network.decay(), right / count
 
     def publish(self) -> None:
-        """Bring parameters and state to the network and the optimizer, into the arrays they have."""
+        """Bring parameters and state into the arrays of the network and the optimizer."""
         plan, params = self.engine.plan, self.network.params
         plan.unpack(params)
         for i, name in enumerate(self.optimizer._slots):

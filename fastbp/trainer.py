@@ -178,9 +178,7 @@ def fit(
             while len(history) < total and not stop:
                 until = min(total, len(history) + per_epoch)
                 while len(history) < until:
-                    rows, begins = batches.take(
-                        min(until - len(history), steps.batches_a_call())
-                    )
+                    rows, begins = batches.take(min(until - len(history), steps.batches_a_call()))
                     with interrupt.held():
                         losses = steps.run(rows, begins)
                         diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)

@@ -1,4 +1,4 @@
-"""Inputs that are mostly zeros, dense or as SciPy's matrices: the same training, checked as well."""
+"""Inputs that are mostly zeros, dense or as SciPy's matrices: the same training."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def dense(monkeypatch, *arguments, **options):
 
 
 def agree(one, other, relative):
-    for (p, q) in zip(one[0].params.values(), other[0].params.values(), strict=True):
+    for p, q in zip(one[0].params.values(), other[0].params.values(), strict=True):
         np.testing.assert_allclose(p, q, relative, relative * np.abs(q).max())
     for name in "train_loss_list", "test_loss_list":
         values = getattr(one[1], name), getattr(other[1], name)
@@ -114,7 +114,11 @@ def test_a_sparse_matrix_and_an_optimizer_of_ones_own():
         (scipy.sparse.csr_matrix((3, 5)), ValueError, r"shape \(3, 5\), expected \(N, 4\)"),
         (scipy.sparse.csr_matrix((0, 4)), ValueError, "no examples"),
         (scipy.sparse.csr_matrix((3, 70_000)), ValueError, "at most 65536"),
-        (scipy.sparse.csr_matrix([[0, 0, 1.0, 0], [0, np.nan, 0, 0]]), ValueError, "row 1, column 1"),
+        (
+            scipy.sparse.csr_matrix([[0, 1.0, 0, 0], [0, np.nan, 0, 0]]),
+            ValueError,
+            "row 1, column 1",
+        ),
     ],
 )
 def test_sparse_matrices_that_are_refused(matrix, error, message):

@@ -1,5 +1,7 @@
 """How threads and batches are chosen, with times made up."""
 
+from itertools import pairwise
+
 from fastbp.pace import CALL_BATCHES, CALL_SECONDS, FIRST_WAIT, LONGEST_WAIT, TRIAL_BATCHES, Pace
 
 
@@ -54,7 +56,7 @@ def test_trials_that_lose_become_rarer():
     pace = Pace(2, fixed=False)
     used = ran(pace, {1: 1e-4, 2: 1e-3}, 5000)
     trials = [i for i, n in enumerate(used) if n == 2][1:]
-    gaps = [b - a for a, b in zip(trials, trials[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(trials)]
     assert gaps == sorted(gaps)
     assert gaps[0] > FIRST_WAIT
     assert gaps[-1] <= LONGEST_WAIT + 1

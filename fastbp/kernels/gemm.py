@@ -86,9 +86,7 @@ class _Matrix:
 
     def tile(self, widths: list[int]) -> list[list[Any]]:
         """Return the addresses of all vectors of a tile at the start."""
-        return [
-            self.vectors(self.row_at(simd.constant(i)), widths) for i in range(TILE_ROWS)
-        ]
+        return [self.vectors(self.row_at(simd.constant(i)), widths) for i in range(TILE_ROWS)]
 
     def vectors(self, row: Any, widths: list[int]) -> list[Any]:
         """Return the addresses of the vectors of one row."""

@@ -96,7 +96,7 @@ def kernel(
     return decorate
 
 
-def part(function: Function) -> Function:
+def part(function: Callable[..., Any]) -> Any:
     """Compile a piece that several kernels share; LLVM inlines it into each of them."""
     # No entry points from Python and C: nobody calls a piece, and each would take compile time.
     wrappers = {} if JIT_DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -124,7 +124,7 @@ def scalar_part(single: Function, double: Function) -> Function:
     return function  # type: ignore[return-value]
 
 
-def intrinsic(function: Function) -> Function:
+def intrinsic(function: Callable[..., Any]) -> Any:
     """Make a function that writes LLVM code into a piece other compiled functions can call."""
     return _numba_intrinsic(function)
 

@@ -1,5 +1,7 @@
 """The kernels that look for what is not zero."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def test_count_nonzeros(shape, density, dtype):
     x, edges = matrix(shape, dtype, density), np.array(EDGES[shape[1]])
     counts = np.full((shape[0], len(edges) - 1), -77)
     count_nonzeros(counts, x, edges)
-    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in zip(edges, edges[1:], strict=False)]
+    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in pairwise(edges)]
     np.testing.assert_array_equal(counts, np.array(expected).T)
 
 
@@ -52,5 +54,5 @@ def test_count_segments(shape, density):
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(x, 1))])
     counts = np.full((shape[0], len(edges) - 1), -77)
     count_segments(counts, starts, np.nonzero(x)[1], edges)
-    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in zip(edges, edges[1:], strict=False)]
+    expected = [np.count_nonzero(x[:, a:b], 1) for a, b in pairwise(edges)]
     np.testing.assert_array_equal(counts, np.array(expected).T)

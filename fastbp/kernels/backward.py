@@ -1,0 +1,324 @@
+"""Backward through the layers: gradients of inputs, and the update of the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .forward import prefetch_segments
+from .gemm import TILE_ROWS, columns_of_code, tile
+from .jit import part
+from .simd import address_of, row_of, transpose_block, vector_lanes, view
+from .sparse import add_to_rows
+from .tables import (
+    ACTIVATION,
+    ADAGRAD,
+    BACK_FIRST,
+    BACK_LAST,
+    BIAS,
+    BLOCK,
+    CODE,
+    COLUMN,
+    DZ,
+    FIRST,
+    FLOATS,
+    GROUP,
+    H_ROW,
+    INPUTS,
+    KEEP,
+    LAST,
+    LINE,
+    MOMENTUM,
+    NESTEROV,
+    OUTPUTS,
+    PARAMETERS,
+    RELU,
+    RMSPROP,
+    ROW,
+    SCRATCH,
+    SCRATCH_SIZE,
+    SGD,
+    SIGMOID,
+    START,
+    X_ROW,
+    ZEROS,
+    H,
+    X,
+)
+from .update import (
+    adagrad_update,
+    adam_update,
+    momentum_update,
+    nesterov_update,
+    rmsprop_update,
+)
+
+
+@part
+def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
+    """``dz of the layer before = (dz @ W.T) * activation'`` for some rows and panels of W.T."""
+    buffer, layer, before = net.buffer, row_of(net.layers, l), row_of(net.layers, l - 1)
+    one = buffer.dtype.type(1)
+    for p in range(p0, p1):
+        panel = row_of(net.panels, p)
+        width = columns_of_code(panel[CODE], buffer)
+        for n in range(n0, n1, TILE_ROWS):
+            at = n * before[H_ROW] + panel[COLUMN]
+            tile(
+                panel[CODE],
+                buffer, before[DZ] + at, before[H_ROW],
+                buffer, layer[DZ] + n * layer[H_ROW], layer[H_ROW], 1,
+                buffer, panel[START], panel[ROW], layer[OUTPUTS],
+                buffer, net.sizes[ZEROS], 0, one,
+                address_of(buffer, net.sizes[ZEROS]), address_of(buffer, net.sizes[ZEROS]), 0,
+            )  # fmt: skip
+            for i in range(TILE_ROWS):
+                dz = before[DZ] + at + i * before[H_ROW]
+                h = before[H] + at + i * before[H_ROW]
+                differentiate(view(buffer, dz, width), view(buffer, h, width), before[ACTIVATION])
+
+
+@part
+def differentiate(dz: Any, h: Any, activation: int) -> None:
+    """Multiply a row by the derivative of the activation, whose result was h, in place."""
+    zero, one = h.dtype.type(0), h.dtype.type(1)
+    if activation == RELU:
+        for j in range(h.size):
+            dz[j] = zero if h[j] <= zero else dz[j]  # a selection: inf * 0 would be NaN
+    elif activation == SIGMOID:
+        for j in range(h.size):
+            dz[j] = dz[j] * (one - h[j]) * h[j]
+
+
+@part
+def update(
+    net: Any, data: Any, rule: Any, rows: Any, first: int, last: int, B: int, l: int,
+    k0: int, k1: int, p0: int, p1: int, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Gradient of rows k0 to k1 of W in panels p0 to p1, and the step along it.
+
+    Plain SGD needs no gradient in memory: dz carries ``-lr / B`` already, so the product is summed
+    straight into W.  Meanwhile examples of the next batch, ``rows[first:last]``, are on their way
+    from memory: each tile of the first layer prefetches two, of their inputs k0 to k1 if the inputs
+    are divided.
+    """
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
+    T = buffer.dtype.type
+    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    decay = T(1.0 - rule.lr * rule.decay)
+    rounds = min(B, BLOCK)
+    size = net.buffer.itemsize if data.source == FLOATS else 1
+    example = layer[INPUTS] * size
+    wanted = (min(k1, layer[INPUTS]) - k0) * size
+    ahead_step = min(LINE, (wanted + rounds - 1) // rounds)
+    pieces = (wanted + rounds * ahead_step - 1) // (rounds * ahead_step)
+    examples = address_of(data.x, 0) if data.source == FLOATS else address_of(data.bytes, 0)
+    examples += k0 * size
+    last = min(last, rows.size) if l == 0 else first
+    asked, questions = 0, (last - first) * pieces
+    for p in range(p0, p1):
+        panel = row_of(net.panels, p)
+        row = panel[ROW]
+        for g in range(k0, k1, GROUP):
+            stop = min(g + GROUP, k1)
+            weights = panel[START] + g * row
+            if rule.kind == KEEP:
+                result, to = state, weights
+            elif rule.kind == SGD:
+                result, to = buffer, weights
+            else:
+                result, to = buffer, scratch
+            for b in range(0, B, BLOCK):
+                dz = layer[DZ] + b * layer[H_ROW] + panel[COLUMN]
+                for k in range(g, stop, TILE_ROWS):
+                    at = to + (k - g) * row
+                    source, origin, origin_row, factor = result, at, row, T(1)
+                    if b == 0 and rule.kind == SGD:
+                        factor = decay
+                    elif b == 0:
+                        source, origin, origin_row = buffer, net.sizes[ZEROS], 0
+                    ahead = ahead_too = examples
+                    if asked + 1 < questions:
+                        ahead += rows[first + asked // pieces] * example
+                        ahead += asked % pieces * rounds * ahead_step
+                        asked += 1
+                        ahead_too += rows[first + asked // pieces] * example
+                        ahead_too += asked % pieces * rounds * ahead_step
+                        asked += 1
+                    tile(
+                        panel[CODE],
+                        result, at, row,
+                        buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],
+                        buffer, dz, layer[H_ROW], min(BLOCK, B - b),
+                        source, origin, origin_row, factor, ahead, ahead_too, ahead_step,
+                    )  # fmt: skip
+            if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
+                apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
+            if l > 0 and rule.kind != KEEP:
+                transpose_weights(net, l, p, g, min(stop, layer[INPUTS]))
+
+
+@part
+def update_sparse(
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, half: int, thread: int, step: int
+) -> None:
+    """Gradient of the rows of the first W in one half of the inputs, and the step along it.
+
+    The examples of the next batch are prefetched meanwhile, in the first range.
+    """
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, 0)
+    T = buffer.dtype.type
+    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    segments = data.edges.size - 1
+    ranges = segments // 2
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+        gradient = layer[DZ] + panel[COLUMN]
+        for r in range(half * ranges, (half + 1) * ranges):
+            weights = panel[START] + data.edges[r] * stride
+            size = (data.edges[r + 1] - data.edges[r]) * stride
+            factor = T(0)
+            if rule.kind == KEEP:
+                result, to = state, weights
+            elif rule.kind == SGD:
+                result, to, factor = buffer, weights, T(1.0 - rule.lr * rule.decay)
+            else:
+                result, to = buffer, scratch
+            origin = to - data.edges[r] * stride  # where the row of column 0 would be
+            start = view(result, to, size)
+            if factor == T(0):
+                for i in range(size):
+                    start[i] = T(0)
+            elif factor != T(1):
+                for i in range(size):
+                    start[i] *= factor
+            for n in range(B):
+                following = begin + B + n
+                if r == half * ranges and p == layer[FIRST] and following < rows.size:
+                    soon = rows[following] * segments + r
+                    prefetch_segments(data, soon, soon + ranges)
+                segment = rows[begin + n] * segments + r
+                dz = gradient + n * h_row
+                add_to_rows(
+                    code, buffer, dz, buffer, dz,
+                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    result, origin, stride,
+                )  # fmt: skip
+            if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
+                apply_rule(net, rule, weights, scratch, size, rule.decay, step)
+
+
+@part
+def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
+    """Sums of the squares of rows k0 to k1 of W, a tile at a time: what weight decay costs."""
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        width = columns_of_code(panel[CODE], buffer)
+        for k in range(k0, k1, TILE_ROWS):
+            total = 0.0
+            for i in range(k, min(k + TILE_ROWS, layer[INPUTS])):
+                at = panel[START] + i * panel[ROW]
+                values = view(buffer, at, width)
+                squares = values.dtype.type(0)
+                for j in range(values.size):
+                    squares += values[j] * values[j]
+                total += np.float64(squares)
+            net.squares[p, k // TILE_ROWS] = total
+
+
+@part
+def update_bias(
+    net: Any, rule: Any, l: int, B: int, p0: int, p1: int, thread: int, step: int
+) -> None:
+    """Gradient of the bias in panels p0 to p1, and the step along it."""
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    zero = buffer.dtype.type(0)
+    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    for p in range(p0, p1):
+        panel = row_of(net.panels, p)
+        width = columns_of_code(panel[CODE], buffer)
+        bias = layer[BIAS] + panel[COLUMN]
+        if rule.kind == KEEP:
+            db = view(net.state, bias, width)
+        elif rule.kind == SGD:
+            db = view(buffer, bias, width)
+        else:
+            db = view(buffer, scratch, width)
+        if rule.kind != SGD:
+            for j in range(db.size):
+                db[j] = zero
+        for n in range(B):
+            at = layer[DZ] + n * layer[H_ROW] + panel[COLUMN]
+            dz = view(buffer, at, width)
+            for j in range(db.size):
+                db[j] += dz[j]
+        if rule.kind > SGD:
+            apply_rule(net, rule, bias, scratch, width, 0.0, step)
+
+
+@part
+def apply_rule(
+    net: Any, rule: Any, start: int, gradient: int, size: int, decay: float, step: int
+) -> None:
+    """Update ``size`` parameters from ``start`` on, with the gradient that lies at ``gradient``."""
+    T = net.buffer.dtype.type
+    param = view(net.buffer, start, size)
+    first = view(net.state, start, size)
+    if rule.kind == KEEP:
+        for i in range(size):
+            first[i] += T(decay) * param[i]
+        return
+    grad = view(net.buffer, gradient, size)
+    if decay > 0.0:
+        for i in range(size):
+            grad[i] += T(decay) * param[i]
+    lr, a, b, eps = T(rule.lr), T(rule.first), T(rule.second), T(rule.eps)
+    if rule.kind == MOMENTUM:
+        momentum_update(param, first, grad, lr, a)
+    elif rule.kind == NESTEROV:
+        nesterov_update(param, first, grad, lr, a)
+    elif rule.kind == ADAGRAD:
+        adagrad_update(param, first, grad, lr, eps)
+    elif rule.kind == RMSPROP:
+        rmsprop_update(param, first, grad, lr, a, eps)
+    else:
+        second_start = net.sizes[PARAMETERS] + start
+        second = view(net.state, second_start, size)
+        n = rule.steps + step + 1
+        lr_t = T(rule.lr * math.sqrt(1.0 - rule.second**n) / (1.0 - rule.first**n))
+        adam_update(param, first, second, grad, lr_t, a, b, eps)
+
+
+@part
+def transpose_weights(net: Any, l: int, p: int, k0: int, k1: int) -> None:
+    """Bring W.T up to date with rows k0 to k1 of panel p of W.
+
+    Squares of a register's width go through the registers; what is left at the edges one by one.
+    """
+    buffer, layer, panel = net.buffer, row_of(net.layers, l), row_of(net.panels, p)
+    V = vector_lanes(buffer)
+    n0 = panel[COLUMN]
+    n1 = min(n0 + columns_of_code(panel[CODE], buffer), layer[OUTPUTS])
+    whole = n0 + (n1 - n0) // V * V
+    for q in range(layer[BACK_FIRST], layer[BACK_LAST]):
+        back = row_of(net.panels, q)
+        first = max(k0, back[COLUMN])
+        last = min(k1, back[COLUMN] + columns_of_code(back[CODE], buffer))
+        begin = min((first + V - 1) // V * V, max(first, last))
+        end = max(begin, last // V * V)
+        for k in range(first, last):
+            inside = begin <= k < end
+            target = back[START] + k - back[COLUMN]
+            source = panel[START] + k * panel[ROW] - n0
+            for n in range(whole if inside else n0, n1):
+                buffer[target + n * back[ROW]] = buffer[source + n]
+        for k in range(begin, end, V):
+            for n in range(n0, whole, V):
+                transpose_block(
+                    buffer, back[START] + n * back[ROW] + k - back[COLUMN], back[ROW],
+                    buffer, panel[START] + k * panel[ROW] + n - n0, panel[ROW],
+                )  # fmt: skip

@@ -1,0 +1,290 @@
+"""Forward through the layers: the batch gathered, multiplied, activated; its softmax and loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .exp import exp_nonpositive, logistic
+from .gemm import TILE_ROWS, columns_of_code, tile
+from .jit import part
+from .simd import address_of, prefetch, row_of, view
+from .softmax_loss import largest
+from .sparse import sum_rows
+from .tables import (
+    ACTIVATION,
+    BIAS,
+    CODE,
+    COLUMN,
+    DZ,
+    EXAMPLES_AHEAD,
+    FIRST,
+    FLOATS,
+    H_ROW,
+    HALF,
+    INPUTS,
+    LAST,
+    LINE,
+    OTHER_HALF,
+    OUTPUTS,
+    RELU,
+    ROW,
+    SGD,
+    SIGMOID,
+    START,
+    WIDTH,
+    X_ROW,
+    ZEROS,
+    H,
+    X,
+)
+
+
+@part
+def gather(
+    net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int, k0: int, k1: int
+) -> None:
+    """Copy rows n0 to n1 and columns k0 to k1 of the batch ``rows[begin:end]``."""
+    layer = row_of(net.layers, 0)
+    K, to, stride = layer[INPUTS], layer[X] + k0, layer[X_ROW]
+    size = net.buffer.itemsize if data.source == FLOATS else 1
+    examples = address_of(data.x, k0) if data.source == FLOATS else address_of(data.bytes, k0)
+    for n in range(n0, min(n1, end - begin)):
+        target = view(net.buffer, to + n * stride, min(k1, K) - k0)
+        soon = examples + rows[min(begin + n + EXAMPLES_AHEAD, end - 1)] * K * size
+        for byte in range(0, target.size * size, LINE):
+            prefetch(soon + byte)
+        if data.labels.size:
+            prefetch(address_of(data.labels, rows[begin + n]))
+        if data.source == FLOATS:
+            source = view(data.x, rows[begin + n] * K + k0, target.size)
+            for k in range(target.size):
+                target[k] = source[k]
+        else:
+            source_bytes = view(data.bytes, rows[begin + n] * K + k0, target.size)
+            for k in range(target.size):
+                target[k] = source_bytes[k]
+
+
+@part
+def forward(
+    net: Any, data: Any, example: int, B: int, l: int, n0: int, n1: int, p0: int, p1: int
+) -> None:
+    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1.
+
+    With ``example`` >= 0 the batch is B consecutive examples from there on, and whole tiles of the
+    first layer read them where the user has them.
+    """
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    one = buffer.dtype.type(1)
+    examples = view(data.x, 0, data.x.size)
+    for p in range(p0, p1):
+        panel = row_of(net.panels, p)
+        bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
+        width = columns_of_code(panel[CODE], buffer)
+        for n in range(n0, n1, TILE_ROWS):
+            at = h + n * layer[H_ROW]
+            x, x_at, x_row = buffer, layer[X] + n * layer[X_ROW], layer[X_ROW]
+            if example >= 0 and n + TILE_ROWS <= B:
+                x, x_at, x_row = examples, (example + n) * layer[INPUTS], layer[INPUTS]
+            tile(
+                panel[CODE],
+                buffer, at, layer[H_ROW],
+                x, x_at, x_row, 1,
+                buffer, panel[START], panel[ROW], layer[INPUTS],
+                buffer, bias, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
+            )  # fmt: skip
+            for i in range(TILE_ROWS):
+                row = at + i * layer[H_ROW]
+                activate(view(buffer, row, width), layer[ACTIVATION])
+
+
+@part
+def forward_half(net: Any, l: int, B: int, half: int) -> None:
+    """``x @ W`` over one half of the inputs, with the bias in the first half.
+
+    With two threads each core has its half of x and of W, and neither ever moves: only the sums
+    do.  One thread adds the same halves, so the bits are the same.
+    """
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    one = buffer.dtype.type(1)
+    k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
+    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
+        for n in range(0, B, TILE_ROWS):
+            at = to + panel[COLUMN] + n * layer[H_ROW]
+            tile(
+                panel[CODE],
+                buffer, at, layer[H_ROW],
+                buffer, layer[X] + n * layer[X_ROW] + k0, layer[X_ROW], 1,
+                buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
+                buffer, begin, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
+            )  # fmt: skip
+
+
+@part
+def forward_sparse(net: Any, data: Any, rows: Any, begin: int, B: int, half: int) -> None:
+    """``x @ W`` of the first layer over one half of the inputs, without their zeros."""
+    buffer, layer = net.buffer, row_of(net.layers, 0)
+    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    segments = data.edges.size - 1
+    ranges = segments // 2
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
+        bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
+        h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
+        for r in range(half * ranges, (half + 1) * ranges):
+            for n in range(B):
+                if r == half * ranges:
+                    soon = rows[begin + min(n + EXAMPLES_AHEAD, B - 1)] * segments + r
+                    prefetch_segments(data, soon, soon + ranges)
+                segment = rows[begin + n] * segments + r
+                h = to + n * h_row + column
+                sum_rows(
+                    code, buffer, h, buffer, bias if r == half * ranges else h,
+                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    buffer, start, stride,
+                )  # fmt: skip
+    if data.labels.size:
+        for n in range(B):
+            prefetch(address_of(data.labels, rows[begin + n]))
+
+
+@part
+def prefetch_segments(data: Any, first: int, last: int) -> None:
+    """Prefetch the numbers of segments first to last."""
+    start, stop = data.starts[first], data.starts[last]
+    for p in range(start, stop, LINE // 2):
+        prefetch(address_of(data.columns, p))
+    for p in range(start, stop, LINE // data.values.itemsize):
+        prefetch(address_of(data.values, p))
+
+
+@part
+def join_halves(net: Any, l: int, n0: int, n1: int) -> None:
+    """``h = activation(sum of the halves)`` for rows n0 to n1."""
+    buffer, layer = net.buffer, row_of(net.layers, l)
+    for n in range(n0, n1):
+        h = view(buffer, layer[H] + n * layer[H_ROW], layer[WIDTH])
+        other = view(buffer, net.sizes[OTHER_HALF] + n * layer[H_ROW], layer[WIDTH])
+        for j in range(h.size):
+            h[j] += other[j]
+        activate(h, layer[ACTIVATION])
+
+
+@part
+def activate(h: Any, activation: int) -> None:
+    """Apply the activation to a row, in place."""
+    zero = h.dtype.type(0)
+    if activation == RELU:
+        for j in range(h.size):
+            h[j] = zero if h[j] <= zero else h[j]  # NaN is not <= 0 and passes
+    elif activation == SIGMOID:
+        for j in range(h.size):
+            h[j] = logistic(h[j])
+
+
+@part
+def softmax_loss(
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, n0: int, n1: int, measure: bool
+) -> None:
+    """Softmax of rows n0 to n1, their gradient times the scale, and what the loss is made of.
+
+    Leaves for each row the total of the exponentials and the target's shifted logit, in ``work``:
+    the row's loss is ``log(total) - logit``.  The logits' padding is -inf, of which the exponential
+    is 0.
+    """
+    buffer, layer = net.buffer, row_of(net.layers, net.layers.shape[0] - 1)
+    T = buffer.dtype.type
+    one = T(1)
+    scale = T((-rule.lr if rule.kind == SGD else 1.0) / (end - begin))
+    for n in range(n0, min(n1, end - begin)):
+        at = n * layer[H_ROW]
+        logits = view(buffer, layer[H] + at, layer[WIDTH])
+        dz = view(buffer, layer[DZ] + at, layer[WIDTH])
+        example = rows[begin + n]
+        highest = largest(logits)
+        total = T(0)
+        for c in range(dz.size):
+            e = exp_nonpositive(logits[c] - highest)
+            dz[c] = e
+            total += e
+        if data.labels.size:
+            label = data.labels[example]
+            logit = np.float64(logits[label] - highest)
+            factor = scale / total
+            for c in range(dz.size):
+                dz[c] *= factor
+            dz[label] -= scale
+            if rule.loss_eps > 0.0:
+                y = math.exp(logit) / np.float64(total)
+                total, logit = one, math.log(y + rule.loss_eps)
+        else:
+            target = row_of(data.targets, example)
+            label = 0
+            weight, expected = T(0), 0.0
+            for c in range(target.size):
+                weight += target[c]
+                label = c if target[c] > target[label] else label
+                if target[c] != T(0):  # 0 * -inf would be NaN
+                    if rule.loss_eps > 0.0:
+                        y = np.float64(dz[c]) / np.float64(total)
+                        expected += np.float64(target[c]) * math.log(y + rule.loss_eps)
+                    else:
+                        expected += np.float64(target[c]) * np.float64(logits[c] - highest)
+            factor = scale / total * weight
+            for c in range(target.size):
+                dz[c] = dz[c] * factor - scale * target[c]
+            logit = expected
+            if rule.loss_eps == 0.0:
+                logit -= np.float64(weight) * math.log(np.float64(total))
+            total = one
+        net.work[0, n] = np.float64(total)
+        net.work[1, n] = logit
+        if measure:
+            c = 0
+            while c < layer[OUTPUTS] - 1 and logits[c] != highest:
+                c += 1
+            net.work[2, n] = 1.0 if c == label else 0.0
+
+
+@part
+def total_loss(net: Any, rule: Any, B: int) -> float:
+    """Mean loss of the batch just computed, and the weight decay, summed in the order of the rows.
+
+    The logarithm of a product, now and then, stands for a sum of logarithms.
+    """
+    loss, product = 0.0, 1.0
+    for n in range(B):
+        loss -= net.work[1, n]
+        product *= net.work[0, n]
+        if product > 1e200:
+            loss += math.log(product)
+            product = 1.0
+    loss = (loss + math.log(product)) / B
+    if rule.decay > 0.0:
+        squares = 0.0
+        for l in range(net.layers.shape[0]):
+            layer = row_of(net.layers, l)
+            for p in range(layer[FIRST], layer[LAST]):
+                for i in range((layer[INPUTS] + TILE_ROWS - 1) // TILE_ROWS):
+                    squares += net.squares[p, i]
+        loss += 0.5 * rule.decay * squares
+    return loss
+
+
+@part
+def store(net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int) -> None:
+    """Copy the logits of rows n0 to n1 to where they are wanted."""
+    layer = row_of(net.layers, net.layers.shape[0] - 1)
+    for n in range(n0, min(n1, end - begin)):
+        at = layer[H] + n * layer[H_ROW]
+        logits = view(net.buffer, at, layer[OUTPUTS])
+        out = row_of(data.out, rows[begin + n])
+        for c in range(logits.size):
+            out[c] = logits[c]

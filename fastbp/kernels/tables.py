@@ -1,0 +1,137 @@
+"""What the compiled loop is told: a network as tables, examples, and a rule for the update.
+
+Programs, layers and panels are rows of integers; the names here are their columns and values.
+:mod:`fastbp.plan` fills the tables, the other kernels read them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .gemm import TILE_ROWS
+from .jit import part
+
+# Operations of a program; its columns; how an operation is divided among threads.
+GATHER, GATHER_REST, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD, UPDATE = range(10)
+OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
+BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
+# Columns of the table of layers.  Offsets count elements of the buffer.
+(
+    INPUTS,  # K
+    OUTPUTS,  # N
+    WIDTH,  # N rounded up to what the tiles compute
+    ACTIVATION,
+    X,  # offset of the inputs: the gathered batch, or the layer before
+    X_ROW,  # elements from a row to the next
+    H,  # offset of the outputs, after the activation
+    DZ,  # offset of the gradient of what goes into the activation
+    H_ROW,  # elements from a row to the next, of both
+    BIAS,
+    HALF,  # where the second half of the inputs begins, if they are divided
+    FIRST, LAST,  # its panels of W: FIRST <= p < LAST
+    BACK_FIRST, BACK_LAST,  # its panels of W.T
+) = range(15)  # fmt: skip
+LAYER_COLUMNS = 15
+# Columns of the table of panels.
+COLUMN, CODE, START, ROW = range(4)  # first column of the matrix, width, offset, row stride
+IDENTITY, RELU, SIGMOID = range(3)
+# What becomes of a gradient: it is kept in the state, or a rule updates the parameters.
+KEEP, SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(7)
+# Where inputs come from.
+FLOATS, BYTES, SPARSE = range(3)
+# Rows of W updated together, a multiple of TILE_ROWS: their gradient (96 rows of 64 float32 are
+# 24 kB) stays in the first-level cache until the rule has used it.
+GROUP = 96
+# Rows of the batch summed at a time: 128 rows of a panel of dout are 32 kB.
+BLOCK = 256
+LINE = 64  # bytes in a cache line
+# How many examples in front of the one it copies `gather` prefetches.
+EXAMPLES_AHEAD = 8
+
+
+class Net(NamedTuple):
+    """A network as the kernels see it.
+
+    buffer : T[::1] - parameters, then activations and what else a step needs
+    state : T[::1] - for each slot of the optimizer as many elements as there are parameters
+    layers, panels, program : int64[:, ::1] - the tables
+    work : float64[:, ::1] - a column for each row of the batch: total, logit, right
+    squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
+    sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
+        over the second half of the inputs
+    """
+
+    buffer: Any
+    state: Any
+    layers: Any
+    panels: Any
+    program: Any
+    work: Any
+    squares: Any
+    sizes: Any
+
+
+PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF = range(5)
+
+
+class Data(NamedTuple):
+    """Examples: inputs of one kind, targets of one kind; the others are empty.
+
+    source : int - FLOATS, BYTES or SPARSE
+    x : T[:, ::1]
+    bytes : uint8[:, ::1]
+    columns, values : uint16[::1], T[::1] - the non-zeros, row by row
+    starts : int64[::1] - where the segments of the rows begin, and where the last one ends
+    edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
+        are in the first half of the inputs
+    labels : int64[::1]
+    targets : T[:, ::1] - probabilities
+    out : T[:, ::1] - where logits are stored
+    """
+
+    source: int
+    x: Any
+    bytes: Any
+    columns: Any
+    values: Any
+    starts: Any
+    edges: Any
+    labels: Any
+    targets: Any
+    out: Any
+
+
+class Rule(NamedTuple):
+    """What an update does.
+
+    kind : int - KEEP, SGD, ...
+    lr, first, second, eps : float - learning rate; momentum, decay rate or betas
+    decay : float - lambda of the weight decay
+    steps : int - updates before this call, for Adam
+    stop : int - whether to stop at a loss that is not finite, before the update
+    loss_eps : float - the book's addend inside the logarithm, or 0
+    """
+
+    kind: int
+    lr: float
+    first: float
+    second: float
+    eps: float
+    decay: float
+    steps: int
+    stop: int
+    loss_eps: float
+
+
+@part
+def share(n: int, quantum: int, thread: int, threads: int) -> tuple[int, int]:
+    """Return a thread's range of n things that are dealt out ``quantum`` at a time."""
+    groups = (n + quantum - 1) // quantum
+    return groups * thread // threads * quantum, groups * (thread + 1) // threads * quantum
+
+
+@part
+def half_of_inputs(layer: Any, half: int) -> tuple[int, int]:
+    """Return the rows of W in a half of the inputs, padding included."""
+    K = (layer[INPUTS] + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    return (0, layer[HALF]) if half == 0 else (layer[HALF], K)
