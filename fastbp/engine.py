@@ -96,22 +96,16 @@ class Engine:
             net = self._nets[key] = self.plan.net(*key)
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
-        code = _code_of_region(net, data, rule, rows)
         pace = self._pace(kind, int(begins[1] - begins[0]))
         threads = pace.threads
+        code = _load(threads > 1, net, data, rule, rows)
         begin = time.perf_counter()
         if threads == 1:
             done = step.run(losses, right, net, data, rule, rows, begins, code, 1)
         else:
             with jit.on_threads(threads):
-                if net.buffer.dtype.char not in _parallel:
-                    _parallel.add(net.buffer.dtype.char)
-                    none = np.zeros(0), np.zeros(0, np.int64)
-                    step.run_parallel(*none, net, data, rule, rows, begins[:1], code, threads)
-                    begin = time.perf_counter()
-                done = step.run_parallel(
-                    losses, right, net, data, rule, rows, begins, code, threads
-                )
+                arguments = net, data, rule, rows, begins, code, threads
+                done = step.run_parallel(losses, right, *arguments)
         pace.learn(threads, (time.perf_counter() - begin) / done)
         return losses[:done], right[:done]
 
@@ -175,16 +169,22 @@ class Engine:
         return loss, grads
 
 
-def _code_of_region(net: tables.Net, data: tables.Data, rule: tables.Rule, rows: Array) -> int:
-    """Return the address of the compiled loop body for a network's type."""
-    key = net.buffer.dtype.char
-    if key not in _regions:
-        _regions[key] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)
-        # Loads or compiles the shell, too, so that the time of a first call tells something.
-        nothing = np.zeros(0), np.zeros(0, np.int64)
-        step.run(*nothing, net, data, rule, rows, np.zeros(1, np.int64), _regions[key], 1)
-    return _regions[key]
+def _load(
+    parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule, rows: Array
+) -> int:
+    """Compile or load the loop for a type, before the clock runs; returns the address of its body."""
+    dtype = net.buffer.dtype.char
+    if dtype not in _regions:
+        _regions[dtype] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)
+    code = _regions[dtype]
+    if (dtype, parallel) not in _shells:
+        no_batches = net, data, rule, rows, np.zeros(1, np.int64), code, 1
+        shell = step.run_parallel if parallel else step.run
+        shell(np.zeros(0), np.zeros(0, np.int64), *no_batches)
+        _shells.add((dtype, parallel))
+    return code
 
 
+# What is loaded: the addresses of the loop's body, and its shells, serial and parallel.
 _regions: dict[str, int] = {}
-_parallel: set[str] = set()  # types whose parallel shell is loaded
+_shells: set[tuple[str, bool]] = set()
