@@ -1,5 +1,7 @@
 """How a network lies in memory: panels, padding, programs, and parameters packed in and out."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from fastbp.plan import CACHE_LINE, HUGE_PAGE, MAX_THREADS, Plan, aligned_zeros,
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])
-WIDTHS = sorted({*range(1, 200), *(2**k + d for k in range(8, 12) for d in (-1, 0, 1)), 784})
+WIDTHS = sorted({*range(1, 70), *(2**k + d for k in range(8, 12) for d in (-1, 0, 1)), 784})
 SIZES = [
     (1, 1),
     (1, 1, 2),
@@ -29,9 +31,9 @@ def random_params(sizes, dtype=np.float64, seed=0):
     """Return parameters of the shapes of a network, all different."""
     rng = np.random.default_rng(seed)
     params = {}
-    for l, (K, N) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
-        params[f"W{l}"] = rng.normal(size=(K, N)).astype(dtype)
-        params[f"b{l}"] = rng.normal(size=N).astype(dtype)
+    for i, (K, N) in enumerate(itertools.pairwise(sizes), start=1):
+        params[f"W{i}"] = rng.normal(size=(K, N)).astype(dtype)
+        params[f"b{i}"] = rng.normal(size=N).astype(dtype)
     return params
 
 
@@ -132,18 +134,18 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100, slots=2)
     pieces = []
     panels = plan.net("train").panels
-    for l, layer in enumerate(plan.layers):
+    for i, layer in enumerate(plan.layers):
         K, N = layer[step.INPUTS], layer[step.OUTPUTS]
         for p in panels[layer[step.FIRST] : layer[step.LAST]]:
             pieces.append((p[step.START], p[step.START] + K * p[step.ROW]))
         for p in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
             pieces.append((p[step.START], p[step.START] + N * p[step.ROW]))
         pieces.append((layer[step.BIAS], layer[step.BIAS] + layer[step.WIDTH]))
-        for column in (step.H, step.DZ) + ((step.X,) if l == 0 else ()):
+        for column in (step.H, step.DZ) + ((step.X,) if i == 0 else ()):
             row = layer[step.X_ROW if column == step.X else step.H_ROW]
             pieces.append((layer[column], layer[column] + plan.rows * row))
     pieces.sort()
-    assert all(end <= begin for (_, end), (begin, _) in zip(pieces, pieces[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(pieces))
     assert pieces[0][0] >= 0
     assert pieces[-1][1] <= plan.buffer.size
     assert plan.state.size == 2 * plan.parameters
@@ -232,14 +234,14 @@ def test_packing_brings_the_transposed_weights_too(sizes):
     params = random_params(sizes)
     plan.pack(params)
     panels = plan.net("train").panels
-    for l, layer in enumerate(plan.layers[1:], start=2):
-        K, N = params[f"W{l}"].shape
+    for i, layer in enumerate(plan.layers[1:], start=2):
+        K, N = params[f"W{i}"].shape
         transposed = np.full((N, K), np.nan)
         for column, code, start, row in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
             width = min(columns_of(code, 8), K - column)
             rows = plan.buffer[start : start + N * row].reshape(N, row)
             transposed[:, column : column + width] = rows[:, :width]
-        np.testing.assert_array_equal(transposed, params[f"W{l}"].T)
+        np.testing.assert_array_equal(transposed, params[f"W{i}"].T)
 
 
 @every_net
@@ -258,7 +260,7 @@ KINDS = ("predict", "measure", "gradient", "train")
 
 
 def operations(plan, kind):
-    return [(operation, l) for operation, l in plan.program(kind)[:, :2].tolist()]
+    return [(operation, i) for operation, i in plan.program(kind)[:, :2].tolist()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -267,7 +269,7 @@ def test_every_program_goes_forward_through_the_layers_in_order(sizes, kind):
     L = len(sizes) - 1
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
     assert done[0][0] in (step.GATHER, step.GATHER_REST)
-    assert [l for operation, l in done if operation == step.FORWARD] == list(range(L))
+    assert [i for operation, i in done if operation == step.FORWARD] == list(range(L))
 
 
 @pytest.mark.parametrize("kind", ["gradient", "train"])
@@ -276,8 +278,8 @@ def test_training_goes_back_and_then_updates_every_layer(sizes, kind):
     L = len(sizes) - 1
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
     tail = done[done.index((step.LOSS, L - 1)) + 1 :]
-    back = [(step.BACKWARD, l) for l in range(L - 1, 0, -1)]
-    assert tail == back + [(step.UPDATE, l) for l in range(L)]
+    back = [(step.BACKWARD, i) for i in range(L - 1, 0, -1)]
+    assert tail == back + [(step.UPDATE, i) for i in range(L)]
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_evaluation_ends_with_the_logits(sizes, kind, last):
 @every_net
 def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
     done = operations(Plan(sizes, "relu", np.float32, 100, decay=decay), "train")
-    squares = [l for operation, l in done if operation == step.SQUARES]
+    squares = [i for operation, i in done if operation == step.SQUARES]
     assert squares == (list(range(len(sizes) - 1)) if decay else [])
 
 
@@ -305,7 +307,7 @@ def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
 def test_threads_meet_where_the_work_is_divided_anew(sizes, dtype, kind):
     program = Plan(sizes, "relu", dtype, 100, slots=1, decay=True).program(kind)
     assert program[0, step.BEGINS_REGION] == 1
-    for before, now in zip(program[:-1], program[1:], strict=True):
+    for before, now in itertools.pairwise(program):
         together = now[step.BEGINS_REGION] == 0
         updates = [row[step.OPERATION] == step.UPDATE for row in (before, now)]
         if together and not all(updates):
