@@ -1,0 +1,315 @@
+"""How a network lies in memory: panels, padding, programs, and parameters packed in and out."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastbp.kernels import step
+from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
+from fastbp.kernels.simd import lanes
+from fastbp.plan import CACHE_LINE, HUGE_PAGE, MAX_THREADS, Plan, aligned_zeros, panels_of
+
+by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])
+WIDTHS = sorted({*range(1, 70), *(2**k + d for k in range(8, 12) for d in (-1, 0, 1)), 784})
+SIZES = [
+    (1, 1),
+    (1, 1, 2),
+    (64, 10),
+    (64, 50, 10),
+    (784, 50, 10),
+    (784, 512, 256, 10),
+    (300, 700),
+    (20, 30, 25, 40, 13, 5),
+    *((17, width, 3) for width in (15, 16, 17, 47, 48, 49, 63, 64, 65, 127, 128, 129)),
+]
+every_net = pytest.mark.parametrize("sizes", SIZES, ids=str)
+
+
+def random_params(sizes, dtype=np.float64, seed=0):
+    """Return parameters of the shapes of a network, all different."""
+    rng = np.random.default_rng(seed)
+    params = {}
+    for i, (K, N) in enumerate(itertools.pairwise(sizes), start=1):
+        params[f"W{i}"] = rng.normal(size=(K, N)).astype(dtype)
+        params[f"b{i}"] = rng.normal(size=N).astype(dtype)
+    return params
+
+
+def nan_like(params):
+    return {key: np.full_like(p, np.nan) for key, p in params.items()}
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for key, p in expected.items():
+        np.testing.assert_array_equal(actual[key], p, err_msg=key)
+
+
+# --- panels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@by_itemsize
+def test_panels_cover_all_columns_once_in_order(itemsize, columns):
+    panels = panels_of(columns, itemsize)
+    ends = [begin + columns_of(code, itemsize) for begin, code, _ in panels]
+    assert panels[0][0] == 0
+    assert [begin for begin, _, _ in panels[1:]] == ends[:-1]
+    assert ends[-1] >= columns
+    assert ends[-1] - columns < lanes(itemsize)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@by_itemsize
+def test_panels_are_whole_vectors_except_the_last(itemsize, columns):
+    panels = panels_of(columns, itemsize)
+    assert all(code in CODES for _, code, _ in panels)
+    assert all(code % 2 == 0 for _, code, _ in panels[:-1])
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@by_itemsize
+def test_more_than_one_panel_are_an_even_number_about_equally_wide(itemsize, columns):
+    panels = panels_of(columns, itemsize)
+    one_is_enough = columns <= columns_of(CODES[-1], itemsize)
+    assert (len(panels) == 1) == one_is_enough
+    assert one_is_enough or len(panels) % 2 == 0
+    vectors = [-(-columns_of(code, itemsize) // lanes(itemsize)) for _, code, _ in panels]
+    assert max(vectors) - min(vectors) <= 1
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@by_itemsize
+def test_a_row_of_a_panel_has_room_for_what_the_tile_reads(itemsize, columns):
+    for _, code, row in panels_of(columns, itemsize):
+        assert row >= columns_of(code, itemsize)
+        assert row % lanes(itemsize) == 0
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("elements", [0, 1, 7, 1000, 65536, HUGE_PAGE // 4, HUGE_PAGE])
+@by_dtype
+def test_memory_begins_on_a_cache_line_and_is_zero(dtype, elements):
+    array = aligned_zeros(elements, np.dtype(dtype))
+    assert (array.size, array.dtype) == (elements, dtype)
+    assert array.ctypes.data % CACHE_LINE == 0 or not elements
+    assert not array.any()
+    assert array.flags.carray
+    array[...] = 1
+    assert array.sum() == elements
+
+
+@every_net
+@by_dtype
+def test_rows_begin_on_cache_lines_where_rows_of_the_batch_do(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100)
+    line = CACHE_LINE // plan.dtype.itemsize
+    for column in (step.X, step.X_ROW, step.H, step.DZ, step.H_ROW, step.BIAS):
+        assert (plan.layers[:, column] % line == 0).all()
+    for rows in (plan.layers[:, step.X_ROW], plan.layers[:, step.H_ROW]):
+        assert (rows // line % 2 == 1).all()  # not a power of two: the cache would have one place
+    assert (plan.net("train").panels[:, step.START] % line == 0).all()
+
+
+@every_net
+@by_dtype
+def test_rows_of_activations_have_room_for_what_the_tiles_write(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100)
+    assert plan.rows >= 100
+    assert plan.rows % TILE_ROWS == 0
+    panels = plan.net("train").panels
+    for layer, N in zip(plan.layers, sizes[1:], strict=True):
+        own = panels[layer[step.FIRST] : layer[step.LAST]]
+        ends = [p[step.COLUMN] + columns_of(p[step.CODE], plan.dtype.itemsize) for p in own]
+        assert N <= max(ends) == layer[step.WIDTH] <= layer[step.H_ROW]
+
+
+@every_net
+@by_dtype
+def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100, slots=2)
+    pieces = []
+    panels = plan.net("train").panels
+    for i, layer in enumerate(plan.layers):
+        K, N = layer[step.INPUTS], layer[step.OUTPUTS]
+        for p in panels[layer[step.FIRST] : layer[step.LAST]]:
+            pieces.append((p[step.START], p[step.START] + K * p[step.ROW]))
+        for p in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
+            pieces.append((p[step.START], p[step.START] + N * p[step.ROW]))
+        pieces.append((layer[step.BIAS], layer[step.BIAS] + layer[step.WIDTH]))
+        for column in (step.H, step.DZ) + ((step.X,) if i == 0 else ()):
+            row = layer[step.X_ROW if column == step.X else step.H_ROW]
+            pieces.append((layer[column], layer[column] + plan.rows * row))
+    pieces.sort()
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(pieces))
+    assert pieces[0][0] >= 0
+    assert pieces[-1][1] <= plan.buffer.size
+    assert plan.state.size == 2 * plan.parameters
+
+
+@pytest.mark.parametrize("sizes", [(20, 30, 10), (784, 512, 256, 10)], ids=str)
+@by_dtype
+def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100, slots=1)
+    net = plan.net("train")
+    begin, size = net.sizes[step.SCRATCH], net.sizes[step.SCRATCH_SIZE]
+    assert size >= step.GROUP * net.panels[:, step.ROW].max()
+    assert begin + MAX_THREADS * size <= plan.buffer.size
+    zeros = net.sizes[step.ZEROS]
+    assert not plan.buffer[zeros : zeros + net.panels[:, step.ROW].max()].any()
+
+
+@every_net
+@by_dtype
+def test_the_exponential_of_what_pads_the_logits_is_zero(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100)
+    plan.pack(random_params(sizes, dtype))
+    last = plan.layers[-1]
+    padding = plan.buffer[last[step.BIAS] + sizes[-1] : last[step.BIAS] + last[step.WIDTH]]
+    assert (padding == -np.inf).all()
+
+
+# --- parameters in and out -----------------------------------------------------------------------
+
+FORMS = {
+    "contiguous": np.ascontiguousarray,
+    "Fortran order": np.asfortranarray,
+    "gaps": lambda p: np.repeat(p, 2, axis=-1)[..., ::2],
+    "reversed": lambda p: p[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@every_net
+@by_dtype
+def test_parameters_come_back_bit_for_bit(sizes, dtype, form):
+    plan = Plan(sizes, "relu", dtype, 10)
+    params = {key: FORMS[form](p) for key, p in random_params(sizes, dtype).items()}
+    before = {key: p.copy() for key, p in params.items()}
+    plan.pack(params)
+    assert_same(params, before)
+    out = {key: FORMS[form](p) for key, p in nan_like(before).items()}
+    arrays = dict(out)
+    plan.unpack(out)
+    assert all(out[key] is a for key, a in arrays.items())  # into the arrays that are there
+    assert_same(out, before)
+
+
+@every_net
+@by_dtype
+def test_the_state_comes_back_bit_for_bit(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 10, slots=2)
+    slots = [random_params(sizes, dtype, seed) for seed in range(2)]
+    params = random_params(sizes, dtype, 2)
+    plan.pack(params)
+    for i, arrays in enumerate(slots):
+        plan.pack_slot(i, arrays)
+    for i, arrays in enumerate(slots):
+        out = nan_like(arrays)
+        plan.unpack_slot(i, out)
+        assert_same(out, arrays)
+    out = nan_like(params)
+    plan.unpack(out)
+    assert_same(out, params)
+
+
+@every_net
+def test_parameters_may_be_packed_again(sizes):
+    plan = Plan(sizes, "relu", np.float64, 10)
+    for seed in range(2):
+        params = random_params(sizes, seed=seed)
+        plan.pack(params)
+        out = nan_like(params)
+        plan.unpack(out)
+        assert_same(out, params)
+
+
+@every_net
+def test_packing_brings_the_transposed_weights_too(sizes):
+    plan = Plan(sizes, "relu", np.float64, 10)
+    params = random_params(sizes)
+    plan.pack(params)
+    panels = plan.net("train").panels
+    for i, layer in enumerate(plan.layers[1:], start=2):
+        K, N = params[f"W{i}"].shape
+        transposed = np.full((N, K), np.nan)
+        for column, code, start, row in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
+            width = min(columns_of(code, 8), K - column)
+            rows = plan.buffer[start : start + N * row].reshape(N, row)
+            transposed[:, column : column + width] = rows[:, :width]
+        np.testing.assert_array_equal(transposed, params[f"W{i}"].T)
+
+
+@every_net
+@by_dtype
+def test_empty_parameters_have_the_shapes_of_parameters(sizes, dtype):
+    empty = Plan(sizes, "relu", dtype, 10).empty_params()
+    expected = random_params(sizes, dtype)
+    assert list(empty) == list(expected)
+    for key, p in expected.items():
+        assert (empty[key].shape, empty[key].dtype) == (p.shape, dtype)
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+KINDS = ("predict", "measure", "gradient", "train")
+
+
+def operations(plan, kind):
+    return [(operation, i) for operation, i in plan.program(kind)[:, :2].tolist()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_net
+def test_every_program_goes_forward_through_the_layers_in_order(sizes, kind):
+    L = len(sizes) - 1
+    done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
+    assert done[0][0] in (step.GATHER, step.GATHER_REST)
+    assert [i for operation, i in done if operation == step.FORWARD] == list(range(L))
+
+
+@pytest.mark.parametrize("kind", ["gradient", "train"])
+@every_net
+def test_training_goes_back_and_then_updates_every_layer(sizes, kind):
+    L = len(sizes) - 1
+    done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
+    tail = done[done.index((step.LOSS, L - 1)) + 1 :]
+    back = [(step.BACKWARD, i) for i in range(L - 1, 0, -1)]
+    assert tail == back + [(step.UPDATE, i) for i in range(L)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"), [("predict", step.STORE), ("measure", step.MEASURE)], ids=KINDS[:2]
+)
+@every_net
+def test_evaluation_ends_with_the_logits(sizes, kind, last):
+    L = len(sizes) - 1
+    done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
+    assert done[-1] == (last, L - 1)
+    assert {operation for operation, _ in done}.isdisjoint({step.BACKWARD, step.UPDATE, step.LOSS})
+
+
+@pytest.mark.parametrize("decay", [False, True])
+@every_net
+def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
+    done = operations(Plan(sizes, "relu", np.float32, 100, decay=decay), "train")
+    squares = [i for operation, i in done if operation == step.SQUARES]
+    assert squares == (list(range(len(sizes) - 1)) if decay else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_net
+@by_dtype
+def test_threads_meet_where_the_work_is_divided_anew(sizes, dtype, kind):
+    program = Plan(sizes, "relu", dtype, 100, slots=1, decay=True).program(kind)
+    assert program[0, step.BEGINS_REGION] == 1
+    for before, now in itertools.pairwise(program):
+        together = now[step.BEGINS_REGION] == 0
+        updates = [row[step.OPERATION] == step.UPDATE for row in (before, now)]
+        if together and not all(updates):
+            assert not any(updates)
+            assert now[step.DIVISION] == before[step.DIVISION] != step.BY_PANELS
