@@ -172,7 +172,7 @@ class Engine:
 def _load(
     parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule, rows: Array
 ) -> int:
-    """Compile or load the loop for a type, before the clock runs; returns the address of its body."""
+    """Compile or load the loop for a type; returns the address of its body."""
     dtype = net.buffer.dtype.char
     if dtype not in _regions:
         _regions[dtype] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)

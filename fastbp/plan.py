@@ -196,7 +196,7 @@ class Plan:
             forward = tables.BY_INPUTS
         return forward, back
 
-    def program(self, kind: str, sparse: bool, decay: bool) -> Array:
+    def program(self, kind: str, sparse: bool = False, decay: bool = False) -> Array:
         """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
 
         A row is (operation, layer, division among threads, whether the threads meet before it).

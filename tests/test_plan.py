@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fastbp.kernels import step
+from fastbp.kernels import tables
 from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
 from fastbp.plan import CACHE_LINE, HUGE_PAGE, MAX_THREADS, Plan, aligned_zeros, panels_of
@@ -108,11 +108,11 @@ def test_memory_begins_on_a_cache_line_and_is_zero(dtype, elements):
 def test_rows_begin_on_cache_lines_where_rows_of_the_batch_do(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100)
     line = CACHE_LINE // plan.dtype.itemsize
-    for column in (step.X, step.X_ROW, step.H, step.DZ, step.H_ROW, step.BIAS):
+    for column in (tables.X, tables.X_ROW, tables.H, tables.DZ, tables.H_ROW, tables.BIAS):
         assert (plan.layers[:, column] % line == 0).all()
-    for rows in (plan.layers[:, step.X_ROW], plan.layers[:, step.H_ROW]):
+    for rows in (plan.layers[:, tables.X_ROW], plan.layers[:, tables.H_ROW]):
         assert (rows // line % 2 == 1).all()  # not a power of two: the cache would have one place
-    assert (plan.net("train").panels[:, step.START] % line == 0).all()
+    assert (plan.net("train").panels[:, tables.START] % line == 0).all()
 
 
 @every_net
@@ -123,9 +123,9 @@ def test_rows_of_activations_have_room_for_what_the_tiles_write(sizes, dtype):
     assert plan.rows % TILE_ROWS == 0
     panels = plan.net("train").panels
     for layer, N in zip(plan.layers, sizes[1:], strict=True):
-        own = panels[layer[step.FIRST] : layer[step.LAST]]
-        ends = [p[step.COLUMN] + columns_of(p[step.CODE], plan.dtype.itemsize) for p in own]
-        assert N <= max(ends) == layer[step.WIDTH] <= layer[step.H_ROW]
+        own = panels[layer[tables.FIRST] : layer[tables.LAST]]
+        ends = [p[tables.COLUMN] + columns_of(p[tables.CODE], plan.dtype.itemsize) for p in own]
+        assert N <= max(ends) == layer[tables.WIDTH] <= layer[tables.H_ROW]
 
 
 @every_net
@@ -135,14 +135,14 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
     pieces = []
     panels = plan.net("train").panels
     for i, layer in enumerate(plan.layers):
-        K, N = layer[step.INPUTS], layer[step.OUTPUTS]
-        for p in panels[layer[step.FIRST] : layer[step.LAST]]:
-            pieces.append((p[step.START], p[step.START] + K * p[step.ROW]))
-        for p in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
-            pieces.append((p[step.START], p[step.START] + N * p[step.ROW]))
-        pieces.append((layer[step.BIAS], layer[step.BIAS] + layer[step.WIDTH]))
-        for column in (step.H, step.DZ) + ((step.X,) if i == 0 else ()):
-            row = layer[step.X_ROW if column == step.X else step.H_ROW]
+        K, N = layer[tables.INPUTS], layer[tables.OUTPUTS]
+        for p in panels[layer[tables.FIRST] : layer[tables.LAST]]:
+            pieces.append((p[tables.START], p[tables.START] + K * p[tables.ROW]))
+        for p in panels[layer[tables.BACK_FIRST] : layer[tables.BACK_LAST]]:
+            pieces.append((p[tables.START], p[tables.START] + N * p[tables.ROW]))
+        pieces.append((layer[tables.BIAS], layer[tables.BIAS] + layer[tables.WIDTH]))
+        for column in (tables.H, tables.DZ) + ((tables.X,) if i == 0 else ()):
+            row = layer[tables.X_ROW if column == tables.X else tables.H_ROW]
             pieces.append((layer[column], layer[column] + plan.rows * row))
     pieces.sort()
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(pieces))
@@ -156,11 +156,11 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
 def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100, slots=1)
     net = plan.net("train")
-    begin, size = net.sizes[step.SCRATCH], net.sizes[step.SCRATCH_SIZE]
-    assert size >= step.GROUP * net.panels[:, step.ROW].max()
+    begin, size = net.sizes[tables.SCRATCH], net.sizes[tables.SCRATCH_SIZE]
+    assert size >= tables.GROUP * net.panels[:, tables.ROW].max()
     assert begin + MAX_THREADS * size <= plan.buffer.size
-    zeros = net.sizes[step.ZEROS]
-    assert not plan.buffer[zeros : zeros + net.panels[:, step.ROW].max()].any()
+    zeros = net.sizes[tables.ZEROS]
+    assert not plan.buffer[zeros : zeros + net.panels[:, tables.ROW].max()].any()
 
 
 @every_net
@@ -169,7 +169,7 @@ def test_the_exponential_of_what_pads_the_logits_is_zero(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100)
     plan.pack(random_params(sizes, dtype))
     last = plan.layers[-1]
-    padding = plan.buffer[last[step.BIAS] + sizes[-1] : last[step.BIAS] + last[step.WIDTH]]
+    padding = plan.buffer[last[tables.BIAS] + sizes[-1] : last[tables.BIAS] + last[tables.WIDTH]]
     assert (padding == -np.inf).all()
 
 
@@ -237,7 +237,7 @@ def test_packing_brings_the_transposed_weights_too(sizes):
     for i, layer in enumerate(plan.layers[1:], start=2):
         K, N = params[f"W{i}"].shape
         transposed = np.full((N, K), np.nan)
-        for column, code, start, row in panels[layer[step.BACK_FIRST] : layer[step.BACK_LAST]]:
+        for column, code, start, row in panels[layer[tables.BACK_FIRST] : layer[tables.BACK_LAST]]:
             width = min(columns_of(code, 8), K - column)
             rows = plan.buffer[start : start + N * row].reshape(N, row)
             transposed[:, column : column + width] = rows[:, :width]
@@ -259,8 +259,8 @@ def test_empty_parameters_have_the_shapes_of_parameters(sizes, dtype):
 KINDS = ("predict", "measure", "gradient", "train")
 
 
-def operations(plan, kind):
-    return [(operation, i) for operation, i in plan.program(kind)[:, :2].tolist()]
+def operations(plan, kind, **of):
+    return [(operation, i) for operation, i in plan.program(kind, **of)[:, :2].tolist()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -268,8 +268,26 @@ def operations(plan, kind):
 def test_every_program_goes_forward_through_the_layers_in_order(sizes, kind):
     L = len(sizes) - 1
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
-    assert done[0][0] in (step.GATHER, step.GATHER_REST)
-    assert [i for operation, i in done if operation == step.FORWARD] == list(range(L))
+    assert done[0][0] in (tables.GATHER, tables.GATHER_REST)
+    assert [i for operation, i in done if operation == tables.FORWARD] == list(range(L))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_net
+def test_sparse_inputs_are_multiplied_where_they_lie_and_joined(sizes, kind):
+    done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind, sparse=True)
+    assert done[:2] == [(tables.FORWARD, 0), (tables.JOIN, 0)]
+
+
+@every_net
+@by_dtype
+def test_the_columns_of_sparse_inputs_are_cut_in_the_halves_of_the_inputs(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 10)
+    edges = plan.segment_edges()
+    assert len(edges) % 2 == 1
+    assert (edges[0], edges[-1]) == (0, sizes[0])
+    assert edges[len(edges) // 2] == plan.layers[0, tables.HALF]
+    assert (np.diff(edges) >= 0).all()
 
 
 @pytest.mark.parametrize("kind", ["gradient", "train"])
@@ -277,27 +295,29 @@ def test_every_program_goes_forward_through_the_layers_in_order(sizes, kind):
 def test_training_goes_back_and_then_updates_every_layer(sizes, kind):
     L = len(sizes) - 1
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
-    tail = done[done.index((step.LOSS, L - 1)) + 1 :]
-    back = [(step.BACKWARD, i) for i in range(L - 1, 0, -1)]
-    assert tail == back + [(step.UPDATE, i) for i in range(L)]
+    tail = done[done.index((tables.LOSS, L - 1)) + 1 :]
+    back = [(tables.BACKWARD, i) for i in range(L - 1, 0, -1)]
+    assert tail == back + [(tables.UPDATE, i) for i in range(L)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "last"), [("predict", step.STORE), ("measure", step.MEASURE)], ids=KINDS[:2]
+    ("kind", "last"), [("predict", tables.STORE), ("measure", tables.MEASURE)], ids=KINDS[:2]
 )
 @every_net
 def test_evaluation_ends_with_the_logits(sizes, kind, last):
     L = len(sizes) - 1
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
     assert done[-1] == (last, L - 1)
-    assert {operation for operation, _ in done}.isdisjoint({step.BACKWARD, step.UPDATE, step.LOSS})
+    assert {operation for operation, _ in done}.isdisjoint(
+        {tables.BACKWARD, tables.UPDATE, tables.LOSS}
+    )
 
 
 @pytest.mark.parametrize("decay", [False, True])
 @every_net
 def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
-    done = operations(Plan(sizes, "relu", np.float32, 100, decay=decay), "train")
-    squares = [i for operation, i in done if operation == step.SQUARES]
+    done = operations(Plan(sizes, "relu", np.float32, 100), "train", decay=decay)
+    squares = [i for operation, i in done if operation == tables.SQUARES]
     assert squares == (list(range(len(sizes) - 1)) if decay else [])
 
 
@@ -305,11 +325,11 @@ def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
 @every_net
 @by_dtype
 def test_threads_meet_where_the_work_is_divided_anew(sizes, dtype, kind):
-    program = Plan(sizes, "relu", dtype, 100, slots=1, decay=True).program(kind)
-    assert program[0, step.BEGINS_REGION] == 1
+    program = Plan(sizes, "relu", dtype, 100, slots=1).program(kind, decay=True)
+    assert program[0, tables.BEGINS_REGION] == 1
     for before, now in itertools.pairwise(program):
-        together = now[step.BEGINS_REGION] == 0
-        updates = [row[step.OPERATION] == step.UPDATE for row in (before, now)]
+        together = now[tables.BEGINS_REGION] == 0
+        updates = [row[tables.OPERATION] == tables.UPDATE for row in (before, now)]
         if together and not all(updates):
             assert not any(updates)
-            assert now[step.DIVISION] == before[step.DIVISION] != step.BY_PANELS
+            assert now[tables.DIVISION] == before[tables.DIVISION] != tables.BY_PANELS
