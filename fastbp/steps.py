@@ -94,7 +94,8 @@ class CompiledSteps:
     ) -> None:
         self.network, self.optimizer = network, optimizer
         self._batch_size = batch_size
-        self._sparse = is_worth_compressing(training[0])
+        # 0 times NaN is NaN, but nothing where zeros are skipped.
+        self._sparse = not allow_nonfinite and is_worth_compressing(training[0])
         self.engine = Engine(
             network.sizes,
             network.activation,
