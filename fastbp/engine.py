@@ -21,6 +21,9 @@ from .plan import MAX_THREADS, Plan
 
 # Multiply-adds of a step from which a second thread is worth a try: 20 us on one core.
 PARALLEL_WORK = 1_000_000
+# Seconds of a training step for each example and weight, at a tenth of what one core can do.
+SECONDS_OF_WORK = 6 / 10e9
+
 # Evaluation and prediction take so many examples at a time: a multiple of a tile's rows, and the
 # activations between layers stay in the cache.  A constant, so that sums do not depend on it.
 CONSECUTIVE_ROWS = 252
@@ -124,7 +127,7 @@ class Engine:
             most = 1
         key = kind, most, fixed
         if key not in self._paces:
-            self._paces[key] = Pace(most, fixed)
+            self._paces[key] = Pace(most, fixed, batch * self._work * SECONDS_OF_WORK)
         return self._paces[key]
 
     def measure(self, data: tables.Data, count: int, loss_eps: float) -> tuple[float, int]:

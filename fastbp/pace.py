@@ -27,10 +27,13 @@ class Pace:
         The number of threads that is tried beside one.
     fixed : bool
         Always use ``most``.
+    guess : float
+        Seconds that a batch may take, until one was timed.
     """
 
-    def __init__(self, most: int, fixed: bool) -> None:
+    def __init__(self, most: int, fixed: bool, guess: float = 0.0) -> None:
         self.most = most
+        self._guess = guess
         self._seconds: dict[int, float] = {}  # a batch takes, by number of threads
         self._candidates = [most] if fixed or most == 1 else [1, most]
         self._wait = FIRST_WAIT
@@ -50,7 +53,7 @@ class Pace:
         """The number of batches for the next call."""
         seconds = self._seconds.get(self.threads)
         if seconds is None:
-            return TRIAL_BATCHES
+            return TRIAL_BATCHES if TRIAL_BATCHES * self._guess <= CALL_SECONDS else 1
         most = CALL_BATCHES if self._trial is None else TRIAL_BATCHES
         return max(1, min(most, int(CALL_SECONDS / seconds)))
 

@@ -70,3 +70,8 @@ def test_a_trial_is_short():
         if before == 1 and pace.threads == 2 and len(pace._seconds) == 2:
             break
     assert pace.batches == TRIAL_BATCHES
+
+
+def test_the_first_call_of_long_batches_is_a_single_one():
+    assert Pace(2, fixed=False, guess=CALL_SECONDS / 2).batches == 1
+    assert Pace(2, fixed=False, guess=CALL_SECONDS / 8).batches == TRIAL_BATCHES
