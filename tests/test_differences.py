@@ -80,7 +80,7 @@ def compiled_only(monkeypatch):
         raise AssertionError("the definition was used")
 
     def use():
-        monkeypatch.setattr("fastbp.network._gradient.numerical_gradient", refuse)
+        monkeypatch.setattr("fastbp._network._gradient.numerical_gradient", refuse)
 
     return use
 
