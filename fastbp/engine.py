@@ -15,7 +15,7 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array
-from .kernels import jit, step, tables
+from .kernels import gemm, jit, step, tables
 from .pace import Pace
 from .plan import MAX_THREADS, Plan
 
@@ -96,7 +96,8 @@ class Engine:
         key = kind, data.source == tables.SPARSE, rule.decay > 0
         net = self._nets.get(key)
         if net is None:
-            net = self._nets[key] = self.plan.net(*key)
+            net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
+            self._nets[key] = net
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         pace = self._pace(kind, int(begins[1] - begins[0]))
@@ -170,6 +171,14 @@ class Engine:
         grads = self.plan.empty_params()
         self.plan.unpack_slot(0, grads)
         return loss, grads
+
+
+def _address_of_tile(buffer: Array) -> int:
+    """Compile or load the tile for a type; returns where its code begins."""
+    matrix = buffer, 0, 0
+    return jit.address(
+        gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, buffer.dtype.type(1), 0, 0, 0
+    )
 
 
 def _load(

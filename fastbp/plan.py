@@ -147,6 +147,7 @@ class Plan:
             np.zeros((3, self.rows)),
             np.zeros((len(table), _up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
+            0,  # the address of the tile, known once that is compiled
         )
 
     def _take(self, elements: int) -> int:

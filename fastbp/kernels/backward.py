@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .forward import prefetch_segments
-from .gemm import TILE_ROWS, columns_of_code, tile
+from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
 from .simd import address_of, row_of, transpose_block, vector_lanes, view
 from .sparse import add_to_rows
@@ -66,7 +66,8 @@ def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
         width = columns_of_code(panel[CODE], buffer)
         for n in range(n0, n1, TILE_ROWS):
             at = n * before[H_ROW] + panel[COLUMN]
-            tile(
+            tile_at(
+                net.tile,
                 panel[CODE],
                 buffer, before[DZ] + at, before[H_ROW],
                 buffer, layer[DZ] + n * layer[H_ROW], layer[H_ROW], 1,
@@ -147,7 +148,8 @@ def update(
                         ahead_too += rows[first + asked // pieces] * example
                         ahead_too += asked % pieces * rounds * ahead_step
                         asked += 1
-                    tile(
+                    tile_at(
+                        net.tile,
                         panel[CODE],
                         result, at, row,
                         buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],

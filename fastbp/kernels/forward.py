@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .exp import exp_nonpositive, logistic
-from .gemm import TILE_ROWS, columns_of_code, tile
+from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
 from .simd import address_of, prefetch, row_of, view
 from .softmax_loss import largest
@@ -89,7 +89,8 @@ def forward(
             x, x_at, x_row = buffer, layer[X] + n * layer[X_ROW], layer[X_ROW]
             if example >= 0 and n + TILE_ROWS <= B:
                 x, x_at, x_row = examples, (example + n) * layer[INPUTS], layer[INPUTS]
-            tile(
+            tile_at(
+                net.tile,
                 panel[CODE],
                 buffer, at, layer[H_ROW],
                 x, x_at, x_row, 1,
@@ -117,7 +118,8 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
-            tile(
+            tile_at(
+                net.tile,
                 panel[CODE],
                 buffer, at, layer[H_ROW],
                 buffer, layer[X] + n * layer[X_ROW] + k0, layer[X_ROW], 1,

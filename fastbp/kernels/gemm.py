@@ -33,7 +33,7 @@ from numba.core import types
 from numpy.lib.stride_tricks import as_strided
 
 from . import simd
-from .jit import JIT_DISABLED, intrinsic, part
+from .jit import JIT_DISABLED, intrinsic, kernel, part
 
 TILE_ROWS = 6
 # The largest number of vectors with TILE_ROWS * n sums, n of B and one of A in the registers.
@@ -190,7 +190,10 @@ def _tile(
     return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, n, n, n), generate
 
 
-@part
+@kernel(
+    "int64, T[::1], int64, int64, T[::1], int64, int64, int64, T[::1], int64, int64, int64,"
+    "T[::1], int64, int64, T, int64, int64, int64"
+)
 def tile(
     code: int,
     C: Any, c: int, c_row: int,
@@ -224,6 +227,24 @@ def tile(
           ahead, ahead_too, ahead_step)  # fmt: skip
 
 
+@intrinsic
+def tile_at(
+    typing: Any, address: Any, code: Any,
+    C: Any, c: Any, c_row: Any,
+    A: Any, a: Any, a_row: Any, a_k: Any,
+    B: Any, b: Any, b_row: Any, K: Any,
+    C0: Any, c0: Any, c0_row: Any, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
+) -> Any:  # fmt: skip
+    """Call the compiled ``tile`` at an address.
+
+    It is most of what there is to compile, and would be compiled again in each of its callers, and
+    in each of theirs.
+    """
+    n = types.intp
+    inputs = (n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, n, n, n)
+    return types.none(n, *inputs), simd.call_at(inputs)
+
+
 def _tile_in_numpy(
     code: int,
     C: Any, c: int, c_row: int,
@@ -244,3 +265,7 @@ def _tile_in_numpy(
 
 if JIT_DISABLED:
     tile = _tile_in_numpy
+
+    def tile_at(address: int, *arguments: Any) -> None:
+        """Do what the intrinsic does."""
+        tile(*arguments)

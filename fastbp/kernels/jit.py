@@ -105,6 +105,11 @@ def part(function: Callable[..., Any]) -> Any:
     )
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a piece as part of its only caller: by itself it would be compiled once more."""
+    return numba.njit(function, inline="always")
+
+
 def scalar_part(single: Function, double: Function) -> Function:
     """One function of a number made of two, for 32 and for 64 bits, for use inside kernels.
 

@@ -153,6 +153,18 @@ def is_flat(*arguments: Any) -> bool:
     return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arguments)
 
 
+def call_at(inputs: tuple[Any, ...]) -> Any:
+    """Return what writes a call of compiled code at an address, the first argument."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = context.call_conv.get_function_type(types.none, inputs)
+        pointer = builder.inttoptr(arguments[0], function.as_pointer())
+        context.call_conv.call_function(builder, pointer, types.none, inputs, arguments[1:])
+        return context.get_dummy_value()
+
+    return generate
+
+
 @intrinsic
 def view(typing: Any, array: Any, start: Any, size: Any) -> Any:
     """``array.reshape(-1)[start : start + size]`` of a contiguous array, without reference counts.

@@ -31,8 +31,8 @@ from .forward import (
     total_loss,
 )
 from .gemm import TILE_ROWS
-from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
-from .simd import row_of
+from .jit import JIT_DISABLED, inlined, intrinsic, kernel, prange
+from .simd import call_at, row_of
 from .tables import (
     BACK_FIRST,
     BACK_LAST,
@@ -65,7 +65,7 @@ from .tables import (
 )
 
 
-@part
+@inlined
 def operate(
     net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, step: int,
     operation: Any, thread: int, threads: int,
@@ -164,14 +164,7 @@ def _call_region(
     """
     n = types.intp
     inputs = (net, data, rule, rows, n, n, n, n, n, n, n)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = context.call_conv.get_function_type(types.none, inputs)
-        pointer = builder.inttoptr(arguments[0], function.as_pointer())
-        context.call_conv.call_function(builder, pointer, types.none, inputs, arguments[1:])
-        return context.get_dummy_value()
-
-    return types.none(types.intp, *inputs), generate
+    return types.none(n, *inputs), call_at(inputs)
 
 
 def _call_region_in_python(code: int, *arguments: Any) -> None:
@@ -234,7 +227,7 @@ def _run(
 
 _NET = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], int64[::1]),
+        float64[:, ::1], int64[::1], int64),
     Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
         int64[::1], T[:, ::1], T[:, ::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),

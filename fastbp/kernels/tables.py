@@ -59,6 +59,7 @@ class Net(NamedTuple):
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs
+    tile : int - the address of the compiled tile of the matrix product
     """
 
     buffer: Any
@@ -69,6 +70,7 @@ class Net(NamedTuple):
     work: Any
     squares: Any
     sizes: Any
+    tile: int
 
 
 PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF = range(5)
