@@ -26,6 +26,7 @@ from tqdm import tqdm
 import fastbp
 
 from .cases import Call, Case, all_cases
+from .readme import write_table
 
 # A turn is as many calls as take about this long.
 TURN_SECONDS = 0.004
@@ -117,7 +118,6 @@ README_ROWS = [
     ("training step", 100, "training step, batch of 100, 784-50-10"),
     ("gradient, numerically", 3, "gradient of 3 images, 64-50-10, against central differences"),
 ]
-README_BEGIN, README_END = "<!-- begin: table -->", "<!-- end: table -->"
 
 
 def readme_table(results: list[Result]) -> str:
@@ -154,15 +154,6 @@ def _ratio(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
-def write_readme(path: Path, results: list[Result]) -> None:
-    """Replace the table between the README's two marks."""
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(README_BEGIN)
-    _, after = rest.split(README_END)
-    table = f"{README_BEGIN}\n{readme_table(results)}\n{README_END}"
-    path.write_text(before + table + after, encoding="utf-8")
-
-
 def main() -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
@@ -197,7 +188,7 @@ def main() -> int:
                 + (f"  BELOW {floor}" if short else "")
             )
     if options.readme:
-        write_readme(options.readme, results)
+        write_table(options.readme, "table", readme_table(results))
     if options.json:
         record = {"machine": machine(), "results": [asdict(result) for result in results]}
         options.json.write_text(json.dumps(record, indent=1))

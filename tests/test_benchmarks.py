@@ -12,7 +12,7 @@ import pytest
 # Appended, so that the installed package and not the folder beside it is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import accuracy, compare, growth, training, workloads
+from benchmarks import accuracy, compare, growth, readme, training, workloads
 from benchmarks.cases import Case, all_cases
 from benchmarks.peers import Book, Fastbp
 from benchmarks.workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, serve
@@ -68,16 +68,25 @@ def test_a_comparison_has_positive_times_and_a_ratio():
 
 
 def test_the_table_takes_its_place_between_the_marks(tmp_path):
-    readme = tmp_path / "README.md"
-    marks = f"{compare.README_BEGIN}\nold\n{compare.README_END}"
-    readme.write_text(f"before\n{marks}\nafter\n", encoding="utf-8")
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- begin: table -->\nold\n<!-- end: table -->\nafter\n")
     row = compare.Result("predict", (10_000, 784, 50, 10), "float64", 1, "reference", 2000, 500, 4)
-    compare.write_readme(readme, [row])
-    text = readme.read_text(encoding="utf-8")
+    readme.write_table(path, "table", compare.readme_table([row]))
+    text = path.read_text(encoding="utf-8")
     assert "old" not in text
     assert "| 2.0 ms | 500.0 µs | **4.0** |" in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
+    assert text.startswith("before\n<!-- begin: table -->\n")
+    assert text.endswith("\n<!-- end: table -->\nafter\n")
+
+
+def test_the_table_of_training_steps():
+    group = training.Group(
+        TINY,
+        2,
+        [runner("fastbp", 2, 1, us=[50, 60, 70]), runner("torch", 2, 1, us=[500, 480, 490])],
+    )
+    row = training.readme_table([group]).splitlines()[2]
+    assert row == f"| {TINY.title} | 2 | 60 |  |  | 490 (8.0x) |  |"
 
 
 def test_errors_are_counted_in_units_of_the_exact_result():
