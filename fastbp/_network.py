@@ -7,6 +7,7 @@ array in place, or putting another in its place, changes the network.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ EVALUATION_ROWS = 16 * CONSECUTIVE_ROWS
 # Rows from which the compiled loop is faster than the layers, whose calls cost less: measured on
 # 784-50-10.
 GRADIENT_ROWS, PREDICT_ROWS = 16, 256
+
+# The most memory of the compiled loop that a network keeps for its next call.
+KEPT_BYTES = 32 * 1024 * 1024
 
 NO_TARGETS = np.empty(0, np.int64)
 
@@ -178,6 +182,7 @@ class Network:
                 for start in range(0, len(x), EVALUATION_ROWS):
                     piece = slice(start, start + EVALUATION_ROWS)
                     engine.predict(out[piece], as_data("predict", x[piece], NO_TARGETS, self.dtype))
+            self._forget()
             return out
         return self._forward(x)
 
@@ -318,6 +323,7 @@ class Network:
                 loss, grads = engine.gradient(
                     data, len(x), self.weight_decay_lambda, self.last_layer.eps
                 )
+            self._forget()
             for i, affine in enumerate(self._affines(), start=1):
                 affine.dW, affine.db = grads[f"W{i}"], grads[f"b{i}"]
             return loss, grads
@@ -373,13 +379,17 @@ class Network:
     @contextmanager
     def _engine(self, rows: int) -> Iterator[Engine]:
         """Lend the compiled loop, with the parameters of now; each Python thread gets its own."""
-        engine = self._engines.pop() if self._engines else None
+        try:
+            engine = self._engines.pop()
+        except IndexError:
+            engine = None
         if engine is None or engine.plan.rows < rows or engine.plan.dtype != self.dtype:
             rows = max(rows, CONSECUTIVE_ROWS)
             engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1)
         engine.plan.pack(self.params)
         yield engine
-        self._engines.append(engine)
+        if engine.plan.buffer.nbytes <= KEPT_BYTES:
+            self._engines.append(engine)
 
     def _is_batch(self, x: Any, rows: int) -> bool:
         """Whether x is so many examples that the compiled loop is worth its call."""
@@ -396,14 +406,22 @@ class Network:
         """Leave the compiled loop's memory out of copies and pickles."""
         return {**vars(self), "_engines": []}
 
+    def _forget(self) -> None:
+        """Let the layers forget their inputs: a backward would belong to an older batch."""
+        for layer in (*self.layers.values(), self.last_layer):
+            layer.forget()
+
     def is_standard(self) -> bool:
         """Whether the network still is what its class says: nothing added, replaced or overridden.
 
         Only then may the compiled loop stand for the layers.
         """
         methods = ("predict", "loss", "gradient", "loss_and_gradient", "evaluate", "decay")
+        params = list(self.params.values())
         return (
             all(getattr(type(self), name) is getattr(Network, name) for name in methods)
+            and not vars(self).keys() & set(methods)
+            and not any({"forward", "backward"} & vars(y).keys() for y in self.layers.values())
             and tuple(map(type, self.layers.values())) == self._standard_layers
             and type(self.last_layer) is SoftmaxWithLoss
             and self.params.keys() == self._shapes.keys()
@@ -411,9 +429,11 @@ class Network:
                 type(p) is np.ndarray
                 and p.shape == self._shapes[key]
                 and p.dtype == self.dtype
+                and p.dtype.isnative
                 and p.flags.writeable
                 for key, p in self.params.items()
             )
+            and not any(np.may_share_memory(p, q) for p, q in itertools.combinations(params, 2))
             and self.dtype.type in (np.float32, np.float64)
         )
 

@@ -64,7 +64,7 @@ class Engine:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
         self._nets: dict[tuple[str, bool, bool], tables.Net] = {}
         self._threads = threads
-        self._paces: dict[tuple[str, int, bool], Pace] = {}
+        self._paces: dict[tuple[str, int, int, bool], Pace] = {}
         self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
     def run(
@@ -93,6 +93,7 @@ class Engine:
             Fewer, if the rule says to stop at a loss that is not finite.
         right : (S,) int64
         """
+        rule, rows, begins = _exact(rule), _int64(rows), _int64(begins)
         key = kind, data.source == tables.SPARSE, rule.decay > 0
         net = self._nets.get(key)
         if net is None:
@@ -124,9 +125,9 @@ class Engine:
             most, fixed = _threads.compiled_threads(), _threads.is_fixed()
         most = min(most, MAX_THREADS)  # each has scratch memory of its own
         small = not fixed and batch * self._work < PARALLEL_WORK
-        if small or _threads.is_forked() or not jit.has_fast_threads():
+        if most > 1 and (small or _threads.is_forked() or not jit.has_fast_threads()):
             most = 1
-        key = kind, most, fixed
+        key = kind, batch.bit_length(), most, fixed  # times of batches that are about as large
         if key not in self._paces:
             self._paces[key] = Pace(most, fixed, batch * self._work * SECONDS_OF_WORK)
         return self._paces[key]
@@ -171,6 +172,24 @@ class Engine:
         grads = self.plan.empty_params()
         self.plan.unpack_slot(0, grads)
         return loss, grads
+
+
+def _exact(rule: tables.Rule) -> tables.Rule:
+    """Return a rule with numbers of exactly the types the compiled code was made for.
+
+    It is called by its address, where nobody converts: a user's learning rate may be an int, or a
+    NumPy scalar.
+    """
+    kinds = tables.Rule.__annotations__
+    numbers: list[Any] = [
+        int(value) if kinds[name] in (int, "int") else float(value)
+        for name, value in rule._asdict().items()
+    ]
+    return tables.Rule(*numbers)
+
+
+def _int64(numbers: Array) -> Array:
+    return np.ascontiguousarray(numbers, np.int64)
 
 
 def _address_of_tile(buffer: Array) -> int:

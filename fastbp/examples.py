@@ -50,14 +50,34 @@ class SparseRows:
             )
         as_array(where, name, np.empty(0, x.dtype))
         rows = x.tocsr()
-        _require_csr(where, name, rows)
-        if not rows.has_canonical_format:
-            rows = rows.copy() if rows is x else rows
-            rows.sum_duplicates()
         self.shape: tuple[int, int] = x.shape
-        self.starts = rows.indptr.astype(np.int64)
-        self.columns = rows.indices.astype(np.int64)
-        self.values = np.asarray(rows.data)
+        self._take(where, name, rows)
+        if not self._is_ascending():
+            rows = type(rows)((self.values, self.columns, self.starts), shape=x.shape)
+            rows.sum_duplicates()  # sorts, too
+            self._take(where, name, rows)
+
+    def _take(self, where: str, name: str, rows: Any) -> None:
+        """Copy the arrays of a CSR matrix, and check every index of the copy."""
+        self.starts = np.array(rows.indptr, np.int64)
+        end = int(self.starts[-1]) if len(self.starts) else -1
+        self.columns = np.array(rows.indices[: max(0, end)], np.int64)
+        self.values = np.array(rows.data[: max(0, end)])
+        if (
+            len(self.starts) != self.shape[0] + 1
+            or self.starts[0] != 0
+            or (np.diff(self.starts) < 0).any()
+            or not end == len(self.columns) == len(self.values)
+            or (end and not 0 <= self.columns.min() <= self.columns.max() < self.shape[1])
+        ):
+            raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
+
+    def _is_ascending(self) -> bool:
+        """Whether each row's columns ascend; SciPy's own flag may be older than its arrays."""
+        rising = np.diff(self.columns) > 0
+        between = self.starts[1:-1]  # from one row to the next they need not
+        rising[between[(between > 0) & (between < len(self.columns))] - 1] = True
+        return bool(rising.all())
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -80,19 +100,6 @@ class SparseRows:
         return row, int(self.columns[p]), float(self.values[p])
 
 
-def _require_csr(where: str, name: str, rows: Any) -> None:
-    """Check what nobody checks when a matrix was put together by hand: every index."""
-    starts, columns = rows.indptr, rows.indices
-    if (
-        len(starts) != rows.shape[0] + 1
-        or starts[0] != 0
-        or (np.diff(starts) < 0).any()
-        or not starts[-1] == len(columns) == len(rows.data)
-        or (len(columns) and not 0 <= columns.min() <= columns.max() < rows.shape[1])
-    ):
-        raise ValueError(f"{where}: {name} is a damaged sparse matrix: its indices are wrong")
-
-
 def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> tables.Data:
     """Return examples for the loop, dense.
 
@@ -107,8 +114,9 @@ def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> tables.Data
     """
     rows = x.reshape(len(x), -1)
     data = _empty(t, dtype)
-    if rows.dtype == np.uint8 and rows.flags.carray:
-        return data._replace(source=tables.BYTES, bytes=rows)
+    if rows.dtype == np.uint8:
+        writable = rows if rows.flags.carray else rows.copy(order="C")
+        return data._replace(source=tables.BYTES, bytes=writable)
     return data._replace(x=as_kernel_array(where, "x", rows, dtype))
 
 
@@ -170,7 +178,8 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         columns = np.empty(starts[-1] + 1, np.uint16)
         values = np.empty(starts[-1] + 1, plan.dtype)
         for piece in pieces:
-            compress(columns, values, floats(piece), starts[piece.start * counts.shape[1]])
+            segments = counts.shape[1]
+            compress(columns, values, floats(piece), starts[piece.start * segments :], edges)
     return _empty(t, plan.dtype)._replace(
         source=tables.SPARSE, columns=columns, values=values, starts=starts, edges=edges
     )

@@ -8,6 +8,7 @@ and unpacked into their own plain arrays.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import mmap
@@ -133,10 +134,7 @@ class Plan:
         other_half = self._take(self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
-        for l, N in enumerate(sizes[1:]):
-            bias = layers[l, tables.BIAS]
-            if l == L - 1:  # the exponential of what pads the logits must be 0
-                self.buffer[bias + N : bias + layers[l, tables.WIDTH]] = -np.inf
+        self._pad_logits()
         self.state = aligned_zeros(slots * self.parameters, self.dtype)
         self._net = tables.Net(
             self.buffer,
@@ -149,6 +147,12 @@ class Plan:
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
             0,  # the address of the tile, known once that is compiled
         )
+
+    def _pad_logits(self) -> None:
+        """Let the exponential of what pads the logits be 0."""
+        last = self.layers[-1]
+        bias = last[tables.BIAS]
+        self.buffer[bias + self.sizes[-1] : bias + last[tables.WIDTH]] = -np.inf
 
     def _take(self, elements: int) -> int:
         """Reserve so many elements, from a cache line on; returns their offset."""
@@ -258,7 +262,9 @@ class Plan:
             yield f"b{l + 1}", buffer[bias : bias + N], slice(0, N)
 
     def pack(self, params: Mapping[str, Array]) -> None:
-        """Copy parameters in."""
+        """Copy parameters in; the padding is what it was at first, whatever came of it since."""
+        self.buffer[: self.parameters] = 0
+        self._pad_logits()
         for key, view, columns in self._views(self.buffer, 0):
             view[...] = params[key][..., columns]
         for l in range(1, len(self.sizes) - 1):
@@ -283,6 +289,7 @@ class Plan:
 
     def pack_slot(self, slot: int, arrays: Mapping[str, Array]) -> None:
         """Copy one slot of the optimizer's state in."""
+        self.state[slot * self.parameters : (slot + 1) * self.parameters] = 0
         for key, view, columns in self._views(self.state, slot * self.parameters):
             view[...] = arrays[key][..., columns]
 
@@ -308,7 +315,8 @@ def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:
         memory = mmap.mmap(
             -1, _up(size, HUGE_PAGE) + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         )
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
         raw, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
     else:
         raw, boundary = np.zeros(size + CACHE_LINE, np.uint8), CACHE_LINE

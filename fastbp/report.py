@@ -172,7 +172,12 @@ class Meter:
         mean_loss = sum(losses) / len(losses) if losses else math.nan
         if not (math.isfinite(train_loss) or self.allow_nonfinite):
             raise DivergedError(step, train_loss, learning_rate, history)
-        if losses and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing):
+        hopeless = not self.allow_nonfinite
+        if (
+            losses
+            and hopeless
+            and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing)
+        ):
             what = "the mean loss since the last report"
             raise DivergedError(step, mean_loss, learning_rate, history, what)
         test_loss: float | None = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
+
 from ._arrays import Array
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import SparseRows, as_data, as_sparse_data, is_worth_compressing
@@ -19,6 +21,9 @@ from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSpro
 __all__ = ["CompiledSteps", "LayerSteps", "steps_for"]
 
 COMPILED_OPTIMIZERS = (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
+
+# Rows of a sparse matrix that are measured at a time where only dense ones can be.
+DENSE_ROWS = 1024
 
 Examples = tuple[Array | SparseRows, Array]
 
@@ -62,7 +67,13 @@ class LayerSteps:
     def measure(self, examples: Examples, count: int) -> tuple[float, float]:
         """Return loss and accuracy over the first examples."""
         x, t = examples
-        return self.network.evaluate(x[:count], t[:count])
+        if not isinstance(x, SparseRows):
+            return self.network.evaluate(x[:count], t[:count])
+        sums = np.zeros(2)
+        for start in range(0, count, DENSE_ROWS):
+            rows = np.arange(start, min(count, start + DENSE_ROWS))
+            sums += np.multiply(self.network.evaluate(x[rows], t[rows]), len(rows))
+        return float(sums[0]) / count, float(sums[1]) / count
 
     def publish(self) -> None:
         """Do nothing: the network's parameters are the ones in use."""
@@ -106,6 +117,7 @@ class CompiledSteps:
         )
         self._prepared: list[tuple[Examples, Data]] = []
         self.data = self._prepare(training)
+        self._ahead = False  # whether the loop has taken steps the user's arrays do not show
         self.stop = 0 if allow_nonfinite else 1
         self.take_up()
 
@@ -133,6 +145,7 @@ class CompiledSteps:
             stop=self.stop,
             loss_eps=self.network.last_layer.eps,
         )
+        self._ahead = True
         losses: list[float] = self.engine.run("train", self.data, rule, rows, begins)[0].tolist()
         updates = len(losses)
         if self.stop and not math.isfinite(losses[-1]):
@@ -150,7 +163,13 @@ class CompiledSteps:
         return loss / count + self.network.decay(), right / count
 
     def publish(self) -> None:
-        """Bring parameters and state into the arrays of the network and the optimizer."""
+        """Bring parameters and state into the arrays of the network and the optimizer.
+
+        Once after each step: what a callback changed since is not overwritten.
+        """
+        if not self._ahead:
+            return
+        self._ahead = False
         plan, params = self.engine.plan, self.network.params
         plan.unpack(params)
         for i, name in enumerate(self.optimizer._slots):
@@ -158,6 +177,11 @@ class CompiledSteps:
 
     def take_up(self) -> None:
         """Go on from what the network and the optimizer hold now."""
+        if not self.network.is_standard():
+            raise RuntimeError(
+                "fit: a callback changed the layers or the shapes of the parameters; it may change "
+                "the parameters' values"
+            )
         plan, params = self.engine.plan, self.network.params
         plan.pack(params)
         for i, name in enumerate(self.optimizer._slots):

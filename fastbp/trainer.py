@@ -66,7 +66,7 @@ def fit(
         :class:`TwoLayerNet` or :class:`MultiLayerNet`; its parameters are changed in place.
     x : (N, D) or (N, ...) array_like, or scipy.sparse (N, D)
         Inputs, any real numbers; each batch is computed in the parameters' type.  Where less than
-        a third of them are not zero, the zeros are skipped.
+        a third of them are not zero, the zeros are skipped.  Must not change while ``fit`` runs.
     t : (N,) integer labels, or (N, C) one-hot rows or probabilities
     optimizer : Optimizer, default ``SGD(lr=0.1)``
     batch_size : int, default 100
@@ -189,12 +189,13 @@ def fit(
                     bar.update(len(losses))
                 stop = report()
     except KeyboardInterrupt:
-        steps.publish()
         raise TrainingInterrupted(history) from None
     except DivergedError:
         steps.publish()
         measure.restore_finite()
         raise
+    finally:
+        steps.publish()
     return history
 
 

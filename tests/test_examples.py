@@ -138,6 +138,24 @@ def test_indices_outside_are_found_before_a_kernel_sees_them(index):
         SparseRows("fit", "x", matrix)
 
 
+def test_columns_put_out_of_order_behind_scipys_back_are_sorted():
+    x = np.array([[0, 1.0, 2.0, 0], [3.0, 0, 0, 4.0]])
+    matrix = scipy.sparse.csr_matrix(x)
+    assert matrix.has_canonical_format  # remembered
+    matrix.indices[:] = [2, 1, 3, 0]
+    matrix.data[:] = [2.0, 1.0, 4.0, 3.0]
+    rows = SparseRows("fit", "x", matrix)
+    np.testing.assert_array_equal(rows.columns, [1, 2, 0, 3])
+    np.testing.assert_array_equal(rows[:], x)
+    np.testing.assert_array_equal(matrix.indices, [2, 1, 3, 0])
+
+
+def test_a_matrix_with_room_behind_its_numbers():
+    matrix = scipy.sparse.csr_matrix(np.eye(3))
+    matrix.data, matrix.indices = np.append(matrix.data, 9.0), np.append(matrix.indices, 77)
+    np.testing.assert_array_equal(SparseRows("fit", "x", matrix)[:], np.eye(3))
+
+
 def test_starts_that_point_outside_are_found():
     matrix = scipy.sparse.csr_matrix(np.eye(4))
     matrix.indptr[-1] = 9

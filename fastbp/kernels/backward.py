@@ -114,7 +114,7 @@ def update(
     example = layer[INPUTS] * size
     wanted = (min(k1, layer[INPUTS]) - k0) * size
     ahead_step = min(LINE, (wanted + rounds - 1) // rounds)
-    pieces = (wanted + rounds * ahead_step - 1) // (rounds * ahead_step)
+    pieces = 0 if wanted <= 0 else (wanted + rounds * ahead_step - 1) // (rounds * ahead_step)
     examples = address_of(data.x, 0) if data.source == FLOATS else address_of(data.bytes, 0)
     examples += k0 * size
     last = min(last, rows.size) if l == 0 else first

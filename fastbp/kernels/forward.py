@@ -250,7 +250,7 @@ def softmax_loss(
         net.work[1, n] = logit
         if measure:
             c = 0
-            while c < layer[OUTPUTS] - 1 and logits[c] != highest:
+            while c < layer[OUTPUTS] - 1 and logits[c] < highest:  # stops at a NaN, like argmax
                 c += 1
             net.work[2, n] = 1.0 if c == label else 0.0
 

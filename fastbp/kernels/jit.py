@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib
 import os
 import re
 import stat
@@ -147,13 +146,13 @@ def has_fast_threads() -> bool:
     Its own "workqueue" takes 80 us to start a region, where OpenMP and TBB take one, and aborts
     the process when two Python threads use it at once.
     """
-    if JIT_DISABLED or numba.config.THREADING_LAYER == "workqueue":
+    if JIT_DISABLED:
         return False
-    for name in ("tbbpool", "omppool"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"numba.np.ufunc.{name}")
-            return True
-    return False
+    try:
+        numba.get_num_threads()  # starts the layer, so that Numba knows which one it took
+        return numba.threading_layer() in ("omp", "tbb")
+    except ValueError:  # the layer somebody asked for is not here
+        return False
 
 
 @contextlib.contextmanager

@@ -159,7 +159,11 @@ def call_at(inputs: tuple[Any, ...]) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = context.call_conv.get_function_type(types.none, inputs)
         pointer = builder.inttoptr(arguments[0], function.as_pointer())
-        context.call_conv.call_function(builder, pointer, types.none, inputs, arguments[1:])
+        status, _ = context.call_conv.call_function(
+            builder, pointer, types.none, inputs, arguments[1:]
+        )
+        with builder.if_then(status.is_error, likely=False):  # where bounds are checked
+            context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
     return generate

@@ -156,27 +156,34 @@ def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
             counts[n, s] = count
 
 
-@kernel("uint16[::1], T[::1], T[:, ::1], int64")
-def compress(columns: Any, values: Any, x: Any, position: int) -> None:
-    """Columns and values of the non-zeros of all rows, one behind the other.
+@kernel("uint16[::1], T[::1], T[:, ::1], int64[::1], int64[::1]")
+def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None:
+    """Columns and values of the non-zeros of all rows, segment by segment.
 
     Every element is written and the position moves on only behind a non-zero: no branch, but one
-    element behind the last is written too.
+    element behind the last is written too.  A segment never takes more than its place, and is
+    filled up with zeros, should somebody have changed x since it was counted.
 
     Parameters
     ----------
-    columns, values : (nonzeros + 1,) - overwritten from ``position`` on
+    columns, values : (nonzeros + 1,) - overwritten from ``starts[0]`` on
     x : (N, D) float32 or float64, D <= 65536
-    position : int
+    starts : (N * S + 1,) int64 - where the segments of these rows begin, and the last one ends
+    edges : (S + 1,) int64 - the columns between which a row is cut
     """
     zero = x.dtype.type(0)
-    p = position
+    segments = edges.size - 1
     for n in range(x.shape[0]):
-        for k in range(x.shape[1]):
-            value = x[n, k]
-            columns[p] = np.uint16(k)
-            values[p] = value
-            p += value != zero
+        for s in range(segments):
+            p, stop = starts[n * segments + s], starts[n * segments + s + 1]
+            for k in range(edges[s], edges[s + 1]):
+                value = x[n, k]
+                columns[p] = np.uint16(k)
+                values[p] = value
+                p += (value != zero) & (p < stop)
+            for q in range(p, stop):
+                columns[q] = np.uint16(edges[s])
+                values[q] = zero
 
 
 @kernel("int64[:, ::1], int64[::1], int64[::1], int64[::1]")

@@ -42,7 +42,8 @@ FLOATS, BYTES, SPARSE = range(3)
 # Rows of W updated together, a multiple of TILE_ROWS: their gradient (96 rows of 64 float32 are
 # 24 kB) stays in the first-level cache until the rule has used it.
 GROUP = 96
-# Rows of the batch summed at a time: 128 rows of a panel of dout are 32 kB.
+# Rows of the batch summed at a time: 256 rows of a panel of dout are 64 kB, in the
+# second-level cache; shorter blocks load and store W more often and took longer.
 BLOCK = 256
 LINE = 64  # bytes in a cache line
 # How many examples in front of the one it copies `gather` prefetches.

@@ -88,6 +88,10 @@ class Affine:
             )
         return as_kernel_array(where, "b", b, W.dtype)
 
+    def forget(self) -> None:
+        """Let go of what forward kept; a backward is then an error until the next forward."""
+        self._x = None
+
     def forward(self, x: Any) -> Array:
         """Return ``x @ W + b``.
 

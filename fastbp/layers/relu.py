@@ -33,6 +33,10 @@ class Relu:
         # A view, because kernels believe in the shape: that of a view can be changed, its own not.
         return None if self._mask is None else self._mask.view()
 
+    def forget(self) -> None:
+        """Let go of what forward kept; a backward is then an error until the next forward."""
+        self._mask = None
+
     def forward(self, x: Any) -> Array:
         """Return ``max(0, x)``.
 

@@ -29,6 +29,10 @@ class Sigmoid:
         """The last result."""
         return None if self._out is None else self._out.view()
 
+    def forget(self) -> None:
+        """Let go of what forward kept; a backward is then an error until the next forward."""
+        self._out = None
+
     def forward(self, x: Any) -> Array:
         """Return ``1 / (1 + exp(-x))``.
 

@@ -44,7 +44,7 @@ class SoftmaxWithLoss:
     def __init__(self, eps: float = 0.0) -> None:
         if not isinstance(eps, Real) or not 0 <= eps < 1:
             raise ValueError(f"SoftmaxWithLoss: eps is {eps}, expected a number in [0, 1)")
-        self.eps: float = eps
+        self.eps: float = float(eps)
         self.loss: float | None = None
         self._y: Array | None = None
         self._t: Array | None = None
@@ -59,6 +59,10 @@ class SoftmaxWithLoss:
         """The last targets: (N,) int64 labels, also of one-hot rows; or (N, C) probabilities."""
         # A copy: backward indexes by the labels, which therefore nobody else may hold.
         return None if self._t is None else self._t.copy()
+
+    def forget(self) -> None:
+        """Let go of what forward kept; a backward is then an error until the next forward."""
+        self._y = self._t = None
 
     def forward(self, x: Any, t: Any) -> float:
         """Return the loss of logits x against targets t.

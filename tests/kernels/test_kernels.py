@@ -18,6 +18,7 @@ import fastbp.kernels
 from fastbp import reference
 from fastbp.kernels import (
     affine,
+    gemm,
     jit,
     numerical,
     relu,
@@ -287,7 +288,7 @@ def test_a_kernel_writes_nothing_beside_its_arrays(name, shape, dtype):
 def test_every_kernel_is_in_the_table():
     for module in pkgutil.iter_modules(fastbp.kernels.__path__):
         importlib.import_module(f"fastbp.kernels.{module.name}")
-    elsewhere = {m.__name__ for m in (scan, numerical, sparse, step)}  # in files of their own
+    elsewhere = {m.__name__ for m in (scan, numerical, gemm, sparse, step)}  # in files of their own
     names = {kernel.__name__ for kernel, *_ in jit.KERNELS if kernel.__module__ not in elsewhere}
     assert names == set(CALLS)
 

@@ -31,20 +31,40 @@ def test_count_nonzeros(shape, density, dtype):
     np.testing.assert_array_equal(counts, np.array(expected).T)
 
 
+def segment_starts(x, edges, position):
+    counts = np.empty((len(x), len(edges) - 1), np.int64)
+    count_nonzeros(counts, x, edges)
+    return np.concatenate([[position], position + np.cumsum(counts)])
+
+
 @by_dtype
 @pytest.mark.parametrize("density", [0, 0.2, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_compress_keeps_what_is_not_zero(shape, density, dtype):
-    x = matrix(shape, dtype, density)
+    x, edges = matrix(shape, dtype, density), np.array(EDGES[shape[1]])
     nonzeros = np.count_nonzero(x)
     columns, values = np.full(nonzeros + 5, 777, np.uint16), np.full(nonzeros + 5, 777, dtype)
-    compress(columns, values, x, 2)
+    compress(columns, values, x, segment_starts(x, edges, 2), edges)
     rows, expected = np.nonzero(x)
     np.testing.assert_array_equal(columns[2 : nonzeros + 2], expected)
     np.testing.assert_array_equal(values[2 : nonzeros + 2], x[rows, expected])
     # what is before the position, and more than one place behind the last, is not touched
     np.testing.assert_array_equal(values[[0, 1, -2, -1]], 777)
     np.testing.assert_array_equal(columns[[0, 1, -2, -1]], 777)
+
+
+@by_dtype
+def test_compress_stays_in_its_places_when_x_has_changed_since_it_was_counted(dtype):
+    x, edges = matrix((20, 65), dtype, 0.2), np.array(EDGES[65])
+    starts = segment_starts(x, edges, 0)
+    for changed in np.ones_like(x), np.zeros_like(x):
+        columns, values = np.full(starts[-1] + 5, 777, np.uint16), np.full(starts[-1] + 5, 7, dtype)
+        compress(columns, values, changed, starts, edges)
+        assert (values[starts[-1] + 1 :] == 7).all()
+        for segment, (start, stop) in enumerate(pairwise(starts)):
+            low, high = edges[segment % 4], edges[segment % 4 + 1]
+            assert ((columns[start:stop] >= low) & (columns[start:stop] < max(high, 1))).all()
+            assert (values[start:stop] == changed[0, 0]).all()
 
 
 @pytest.mark.parametrize("density", [0, 0.2, 1])
