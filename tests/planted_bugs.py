@@ -507,10 +507,24 @@ BUGS = [
         "test_examples.py",
     ),
     Bug(
+        "numbers go to compiled code in the type they have",
+        "engine.py",
+        "rule, rows, begins = _exact(rule), _int64(rows), _int64(begins)",
+        "rows, begins = _int64(rows), _int64(begins)",
+        "test_engine_types.py",
+    ),
+    Bug(
+        "NaN stays in the padding",
+        "plan.py",
+        "self.buffer[: self.parameters] = 0",
+        "pass",
+        "test_engine_types.py",
+    ),
+    Bug(
         "sparse matrices: indices not checked",
         "examples.py",
-        "columns.max() < rows.shape[1]",
-        "columns.max()",
+        "self.columns.max() < self.shape[1]",
+        "self.columns.max()",
         "test_examples.py",
     ),
     Bug(
