@@ -32,11 +32,12 @@ ACTIVATIONS = {"identity": tables.IDENTITY, "relu": tables.RELU, "sigmoid": tabl
 # needs no meeting of the threads between the layers.
 BIG_LAYER = 512 * 1024
 
-
 # A first layer with more is divided by halves of its inputs: its weights, and the gathered inputs,
 # then stay where they are, too.
 SMALL_LAYER = 32 * 1024
 
+# Threads a plan has scratch memory for.
+MAX_THREADS = 64
 
 # Bytes of W that a range of the columns of sparse inputs may need.  Ranges that fit the first-level
 # cache would be cheaper to stream and lose more by their number: 24 kB took 15 % longer than this.
@@ -297,10 +298,6 @@ class Plan:
         """Copy one slot of the optimizer's state out, in place."""
         for key, view, columns in self._views(self.state, slot * self.parameters):
             arrays[key][..., columns] = view
-
-
-# Threads a plan has scratch memory for.
-MAX_THREADS = 64
 
 
 def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:

@@ -30,9 +30,10 @@ def set_num_threads(n: int) -> None:
     users of NumPy in the process are affected too; NumPy has one pool.  Apple's Accelerate has no
     such control and keeps choosing by itself.
 
-    What the compiled loop computes (:func:`fastbp.fit`, and a network's ``gradient``) has the same
-    bits on any number of threads.  A BLAS may add in another order on another number of threads:
-    results of single layers can then differ in the last bits.
+    What the compiled loop computes (:func:`fastbp.fit` of fastbp's networks, and their ``gradient``
+    from 16 examples on) has the same bits on any number of threads.  A BLAS may add in another
+    order on another number of threads: results of single layers, and of networks that go layer by
+    layer, can then differ in the last bits.
 
     Parameters
     ----------

@@ -91,8 +91,8 @@ def fit(
     allow_nonfinite : bool, default False
         Accept NaN and infinity in x, and go on when the loss becomes one.
     threads : int, optional
-        The number of threads.  By default what was set for the process, or what turns out faster
-        while training; the results are the same to the last bit.
+        The number of threads of the compiled loop.  By default what was set for the process, or
+        what turns out faster while training; the results are the same to the last bit.
 
     Returns
     -------

@@ -19,8 +19,7 @@ gradient of inputs    dx = dout @ W.T             rows of dout, rows of W.T
 
 and the first term begins from the bias (row stride 0), from W itself (an update in place), or from
 zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of whole vectors and
-perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, at 101 of 116 GF/s, where 64
-would waste a quarter of the work.
+perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, an eighth less work than 64.
 
 Every sum runs over k in order, in one chain: its bits do not depend on the tile it falls into.
 """
