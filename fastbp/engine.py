@@ -180,10 +180,8 @@ def _exact(rule: tables.Rule) -> tables.Rule:
     It is called by its address, where nobody converts: a user's learning rate may be an int, or a
     NumPy scalar.
     """
-    kinds = tables.Rule.__annotations__
     numbers: list[Any] = [
-        int(value) if kinds[name] in (int, "int") else float(value)
-        for name, value in rule._asdict().items()
+        type(like)(value) for like, value in zip(KEEP_GRADIENT, rule, strict=True)
     ]
     return tables.Rule(*numbers)
 
