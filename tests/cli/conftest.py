@@ -96,14 +96,14 @@ def start(tmp_path):
         for pipe in (program.stdout, program.stderr):
             if pipe is not None:
                 pipe.close()
-        program.wait(timeout=60)
+        program.wait(timeout=600)
 
 
 @pytest.fixture
 def process(start):
     """Return a function that runs ``python -m fastbp`` to its end."""
 
-    def call(*arguments, timeout=60, **variables):
+    def call(*arguments, timeout=600, **variables):
         program = start(
             *arguments,
             stdout=subprocess.PIPE,

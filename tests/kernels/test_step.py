@@ -97,3 +97,55 @@ def test_evaluation_and_prediction_are_the_books(kind, dtype):
     labels = t.argmax(axis=1) if t.ndim == 2 else t
     assert loss == pytest.approx(expected, rel=1e-12 if dtype == np.float64 else 1e-5)
     assert accuracy == np.mean(net.predict(x).argmax(axis=1) == labels)
+
+
+# --- a first layer that is divided by its inputs -------------------------------------------------
+
+
+def wide(zeros):
+    """Return a network with over 32 kB of weights in front, and examples with or without zeros."""
+    rng = np.random.default_rng(0)
+    net = MultiLayerNet(150, [40], 3, "relu", 0.3, 0.2, seed=0)
+    x = rng.normal(size=(20, 150)) * (rng.random((20, 150)) < (0.2 if zeros else 1))
+    return net, x, rng.integers(0, 3, 20)
+
+
+@pytest.mark.parametrize("zeros", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "Adam"])
+def test_training_by_halves_of_the_inputs_is_the_books(name, zeros):
+    net, x, t = wide(zeros)
+    params = {key: p.copy() for key, p in net.params.items()}
+    optimizer, losses = getattr(reference, name)(lr=0.05), []
+    for _ in range(3):
+        loss, grads = book_loss(params, x, t, "relu", 0.2)
+        losses.append(loss)
+        optimizer.update(params, grads)
+    ours = getattr(optimizers, name)(lr=0.05)
+    validation = x, t
+    history = fit(net, x, t, optimizer=ours, batch_size=20, epochs=3, validation_data=validation)
+    np.testing.assert_allclose(history.train_loss_list, losses, rtol=1e-11)
+    assert history.test_loss_list[0] == pytest.approx(losses[0], rel=1e-11)
+    for key, p in params.items():
+        np.testing.assert_allclose(net.params[key], p, rtol=0, atol=1e-10 * np.abs(p).max())
+
+
+def test_the_gradient_by_halves_of_the_inputs_is_the_books():
+    net, x, t = wide(zeros=False)
+    loss, grads = net.loss_and_gradient(x, t)
+    expected_loss, expected = book_loss(net.params, x, t, "relu", 0.2)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    for key, g in expected.items():
+        np.testing.assert_allclose(grads[key], g, rtol=0, atol=1e-12 * np.abs(g).max())
+
+
+def test_the_books_eps_is_added_inside_the_logarithm():
+    net, x, t = wide(zeros=False)
+    exact = net.evaluate(x, t)[0]
+    net.last_layer.eps = 0.5
+    y = reference.softmax(net.predict(x))
+    expected = -np.mean(np.log(y[np.arange(20), t] + 0.5)) + net.decay()
+    for targets in t, np.eye(3)[t] * 0.75 + 0.25 / 3:
+        loss = net.evaluate(x, targets)[0]
+        assert loss != pytest.approx(exact, rel=1e-3)
+        if targets is t:
+            assert loss == pytest.approx(expected, rel=1e-12)
