@@ -31,7 +31,7 @@ class Bug(NamedTuple):
 
 LAYERS = "test_layers.py test_layers_affine.py test_layers_loss.py"
 KERNELS = " ".join(
-    f"kernels/test_{name}.py" for name in ("kernels", "exp", "softmax_kernels", "scan")
+    f"kernels/test_{name}.py" for name in ("kernels", "exp", "rows", "softmax_kernels", "scan")
 )
 LOOP = "kernels/test_step.py test_engine.py"
 DIFFERENCES = "test_differences.py"
@@ -130,17 +130,38 @@ BUGS = [
         LAYERS,
     ),
     Bug(
+        "the end of a row is not added",
+        "kernels/rows.py",
+        'builder.icmp_signed("<", whole, size)',
+        'builder.icmp_signed(">", whole, size)',
+        KERNELS,
+    ),
+    Bug(
+        "a row's last chain is not added",
+        "kernels/rows.py",
+        "first, *others = (builder.load(chain) for chain in chains)",
+        "first, *others = (builder.load(chain) for chain in chains[:-1])",
+        KERNELS,
+    ),
+    Bug(
+        "two ones make a one-hot row",
+        "kernels/scan.py",
+        "position = found - COUNT",
+        "position = found % COUNT",
+        KERNELS,
+    ),
+    Bug(
         "softmax without the shift by the maximum",
         "kernels/softmax_loss.py",
-        "y[n, c] = a[n, c] - highest",
-        "y[n, c] = a[n, c]",
+        "shifted[c] = logits[c] - highest",
+        "shifted[c] = logits[c]",
         LAYERS,
     ),
     Bug(
         "softmax leaves the last row of a block",
         "kernels/softmax_loss.py",
-        "        for n in range(start, stop):\n            normalise_row(y, n)\n\n",
-        "        for n in range(start, stop - 1):\n            normalise_row(y, n)\n\n",
+        "        for n in range(start, stop):\n            normalise(row_of(y, n))\n\n",
+        "        for n in range(start, stop - 1):\n            normalise(row_of(y, n))\n\n",
         f"test_functions.py {KERNELS}",
     ),
     Bug(

@@ -10,8 +10,9 @@ import numpy as np
 from .exp import exp_nonpositive, logistic
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
+from .rows import row_max
 from .simd import address_of, prefetch, row_of, view
-from .softmax_loss import largest
+from .softmax_loss import reciprocal
 from .sparse import sum_rows
 from .tables import (
     ACTIVATION,
@@ -210,7 +211,7 @@ def softmax_loss(
         logits = view(buffer, layer[H] + at, layer[WIDTH])
         dz = view(buffer, layer[DZ] + at, layer[WIDTH])
         example = rows[begin + n]
-        highest = largest(logits)
+        highest = row_max(logits)
         total = T(0)
         for c in range(dz.size):
             e = exp_nonpositive(logits[c] - highest)
@@ -219,7 +220,7 @@ def softmax_loss(
         if data.labels.size:
             label = data.labels[example]
             logit = np.float64(logits[label] - highest)
-            factor = scale / total
+            factor = scale * reciprocal(total)
             for c in range(dz.size):
                 dz[c] *= factor
             dz[label] -= scale
@@ -239,7 +240,7 @@ def softmax_loss(
                         expected += np.float64(target[c]) * math.log(y + rule.loss_eps)
                     else:
                         expected += np.float64(target[c]) * np.float64(logits[c] - highest)
-            factor = scale / total * weight
+            factor = scale * weight * reciprocal(total)
             for c in range(target.size):
                 dz[c] = dz[c] * factor - scale * target[c]
             logit = expected

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .jit import kernel
+from .simd import row_of
+
+# More than any number of classes, and than the sum of the places of all would wrap around.
+COUNT = 2**32
 
 
 @kernel("int64[::1], int64")
@@ -32,27 +34,24 @@ def first_outside(t: Any, C: int) -> int:
 def first_not_one_hot(labels: Any, t: Any) -> int:
     """Index of the first row that is not one-hot, or -1 and the labels of all rows.
 
-    A row is one-hot when its elements, their absolute values and their squares all sum to 1; the
-    label is then the sum of the positions times the elements.  Sums vectorise, a search does not.
+    A row is one-hot when one element is not 0, and that is 1.  One sum counts those that are not 0
+    and adds up where they are: sums vectorise, a search does not.
 
     Parameters
     ----------
     labels : (N,) int64 - overwritten up to the first row that is not one-hot
     t : (N, C) float32 or float64
     """
+    zero, one = t.dtype.type(0), t.dtype.type(1)
     for n in range(t.shape[0]):
-        total = sizes = squares = position = 0.0
-        for c in range(t.shape[1]):
-            share = np.float64(t[n, c])
-            total += share
-            sizes += abs(share)
-            squares += share * share
-            position += share * c
-        # A position between two integers comes from rounding errors beside the 1.
-        whole = position == np.floor(position)
-        if not (whole and total == 1.0 and sizes == 1.0 and squares == 1.0):
+        row = row_of(t, n)
+        found = 0
+        for c in range(row.size):
+            found += c + COUNT if row[c] != zero else 0
+        position = found - COUNT
+        if not (0 <= position < row.size and row[position] == one):
             return n
-        labels[n] = np.int64(position)
+        labels[n] = position
     return -1
 
 

@@ -78,11 +78,25 @@ class Emitter:
         typed = self.builder.bitcast(pointer, self.vector(width).as_pointer())
         self.builder.store(value, typed).align = self.itemsize
 
+    def load_some(self, pointer: Any, count: Any, rest: Any) -> Any:
+        """Read ``count`` numbers and touch nothing behind them; the other lanes are ``rest``'s."""
+        width = rest.type.count
+        pointer = self.builder.bitcast(pointer, rest.type.as_pointer())
+        mask_type = ir.VectorType(ir.IntType(1), width)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(rest.type, [pointer.type, INT32, mask_type, rest.type]),
+            f"llvm.masked.load.v{width}f{8 * self.itemsize}.p0",
+        )
+        lane = ir.Constant(ir.VectorType(INT64, width), list(range(width)))
+        mask = self.builder.icmp_signed("<", lane, self.splat(count, width))
+        return self.builder.call(function, [pointer, ir.Constant(INT32, self.itemsize), mask, rest])
+
     def splat(self, number: Any, width: int) -> Any:
         """Repeat one number in all lanes."""
         if width == 1:
             return number
-        undefined = ir.Constant(self.vector(width), ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(number.type, width), ir.Undefined)
         first = self.builder.insert_element(undefined, number, ir.Constant(INT32, 0))
         zeros = ir.Constant(ir.VectorType(INT32, width), [0] * width)
         return self.builder.shuffle_vector(first, undefined, zeros)

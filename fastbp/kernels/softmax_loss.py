@@ -14,55 +14,25 @@ import numpy as np
 
 from .exp import exp_nonpositive
 from .jit import kernel, part, scalar_part
+from .rows import row_max, row_sum
+from .simd import row_of, view
 
 # Elements a block: 16 kB of float64, half of a first-level cache.
 BLOCK = 2048
-
-F32_MAGNITUDE, F32_SIGN = np.int32(0x7FFFFFFF), np.int32(31)
-F64_MAGNITUDE, F64_SIGN = np.int64(0x7FFFFFFFFFFFFFFF), np.int64(63)
+F32_ONE = np.float32(1)
 
 
-def _flip32(x: Any) -> Any:
-    return np.int32(x ^ ((x >> F32_SIGN) & F32_MAGNITUDE))
+def _reciprocal_f32(x: Any) -> Any:
+    return F32_ONE / x
 
 
-def _flip64(x: Any) -> Any:
-    return np.int64(x ^ ((x >> F64_SIGN) & F64_MAGNITUDE))
+def _reciprocal_f64(x: Any) -> Any:
+    return 1.0 / x
 
 
-def _float_bits32(x: Any) -> Any:
-    return np.float32(x).view(np.int32)
-
-
-def _float_bits64(x: Any) -> Any:
-    return np.float64(x).view(np.int64)
-
-
-def _from_bits32(x: Any) -> Any:
-    return np.int32(x).view(np.float32)
-
-
-def _from_bits64(x: Any) -> Any:
-    return np.int64(x).view(np.float64)
-
-
-flip = scalar_part(_flip32, _flip64)
-float_bits = scalar_part(_float_bits32, _float_bits64)
-from_bits = scalar_part(_from_bits32, _from_bits64)
-
-
-@part
-def largest(row: Any) -> Any:
-    """Return the largest element of a row, NaN only perhaps if there is one.
-
-    The maximum is taken over integers in the order of the floats they stand for (a negative
-    float's bits below the sign, flipped): LLVM puts that into vector registers, but a maximum of
-    floats only if NaN is declared impossible.
-    """
-    top = flip(float_bits(row[0]))
-    for c in range(1, row.size):
-        top = max(top, flip(float_bits(row[c])))
-    return from_bits(flip(top))
+# 1 / x, which LLVM leaves alone.  In a kernel that may reorder sums it would turn the products with
+# it back into divisions, one for each element: half of the time of a row.
+reciprocal = scalar_part(_reciprocal_f32, _reciprocal_f64)
 
 
 @part
@@ -72,30 +42,29 @@ def shift_rows(y: Any, a: Any, start: int, stop: int) -> None:
     A NaN ends up as the maximum or stays where it is; both ways the whole row becomes NaN.
     """
     for n in range(start, stop):
-        highest = largest(a[n])
-        for c in range(a.shape[1]):
-            y[n, c] = a[n, c] - highest
+        logits, shifted = row_of(a, n), row_of(y, n)
+        highest = row_max(logits)
+        for c in range(logits.size):
+            shifted[c] = logits[c] - highest
 
 
 @part
 def exponentiate_rows(y: Any, start: int, stop: int) -> None:
     """``y[n] = exp(y[n])`` for start <= n < stop, all elements in one run."""
     # A slice, not a range from start: an index that might be negative would not vectorise.
-    block = y.reshape(-1)[start * y.shape[1] : stop * y.shape[1]]
+    block = view(y, start * y.shape[1], (stop - start) * y.shape[1])
     for i in range(block.size):
         block[i] = exp_nonpositive(block[i])
 
 
 @part
-def normalise_row(y: Any, n: int) -> Any:
-    """``y[n] /= sum(y[n])``; returns the sum."""
-    total = y.dtype.type(0)
-    for c in range(y.shape[1]):
-        total += y[n, c]
-    scale = y.dtype.type(1) / total
-    for c in range(y.shape[1]):
-        y[n, c] *= scale
-    return total
+def normalise(row: Any) -> Any:
+    """``row /= sum(row)``; returns the sum."""
+    whole = row_sum(row)
+    scale = reciprocal(whole)
+    for c in range(row.size):
+        row[c] *= scale
+    return whole
 
 
 @kernel("T[:, ::1], T[:, ::1]")
@@ -114,7 +83,7 @@ def softmax_forward(y: Any, a: Any) -> None:
         shift_rows(y, a, start, stop)
         exponentiate_rows(y, start, stop)
         for n in range(start, stop):
-            normalise_row(y, n)
+            normalise(row_of(y, n))
 
 
 @kernel("T[:, ::1], T[:, ::1], int64[::1]")
@@ -144,7 +113,7 @@ def softmax_loss_forward(y: Any, a: Any, t: Any) -> float:
         for n in range(start, stop):
             # The logarithm of a product, now and then, for a sum of logarithms: every factor lies
             # between 1 and C, and N logarithms would be a fifth of the time at ten classes.
-            product *= np.float64(normalise_row(y, n))
+            product *= np.float64(normalise(row_of(y, n)))
             if product > 1e200:
                 loss += math.log(product)
                 product = 1.0
@@ -185,7 +154,7 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
             weight = 0.0
             for c in range(C):
                 weight += np.float64(t[n, c])
-            total = np.float64(normalise_row(y, n))
+            total = np.float64(normalise(row_of(y, n)))
             # One-hot rows as in softmax_loss_forward: 12 to 24 % faster at ten classes.  For the
             # others the C library's logarithm: number by number it beats the vectorisable one of
             # exp.py, by which the kernel would take 10 % longer.

@@ -1,0 +1,94 @@
+"""The largest element of a row, and its sum.
+
+LLVM's own code for such a loop takes what does not fill several registers number by number: all of
+a row of ten classes, a third of one of fifty.  Here the end of a row is one more vector, masked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from .jit import JIT_DISABLED, intrinsic
+from .simd import INT32, Emitter, constant, is_flat, lanes
+
+# Vectors added, or compared, side by side: the next addition to one has to wait for the last.
+CHAINS = 4
+
+
+def _reduction(combine: Callable[[Any, Any, Any], Any], nothing: float) -> Any:
+    """Return an intrinsic that combines the elements of a row, in an order of its size alone.
+
+    Parameters
+    ----------
+    combine : callable
+        Writes the combination of two vectors: ``combine(builder, a, b)``.
+    nothing : float
+        What combines with any number to that number.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = signature.args[0]
+        itemsize = array.dtype.bitwidth // 8
+        width = lanes(itemsize)
+        emit = Emitter(builder, itemsize)
+        row = context.make_array(array)(context, builder, arguments[0])
+        size = builder.extract_value(row.shape, 0)
+        empty = ir.Constant(emit.vector(width), [nothing] * width)
+        chains = [cgutils.alloca_once_value(builder, empty) for _ in range(CHAINS)]
+
+        def add(chain: Any, value: Any) -> None:
+            builder.store(combine(builder, builder.load(chain), value), chain)
+
+        chained = builder.and_(size, constant(-width * CHAINS))
+        whole = builder.and_(size, constant(-width))
+        step = constant(width * CHAINS)
+        with cgutils.for_range_slice(builder, constant(0), chained, step, inc=True) as (start, _):
+            for i, chain in enumerate(chains):
+                at = builder.add(start, constant(i * width))
+                add(chain, emit.load(emit.at(row.data, at), width))
+        step = constant(width)
+        with cgutils.for_range_slice(builder, chained, whole, step, inc=True) as (start, _):
+            add(chains[0], emit.load(emit.at(row.data, start), width))
+        with builder.if_then(builder.icmp_signed("<", whole, size)):
+            left = builder.sub(size, whole)
+            add(chains[0], emit.load_some(emit.at(row.data, whole), left, empty))
+
+        first, *others = (builder.load(chain) for chain in chains)
+        for other in others:
+            first = combine(builder, first, other)
+        half = width // 2
+        while half:
+            turned = [(lane + half) % width for lane in range(width)]
+            first = combine(builder, first, emit.select_lanes(first, first, turned))
+            half //= 2
+        return builder.extract_element(first, ir.Constant(INT32, 0))
+
+    def reduce(typing: Any, row: Any) -> Any:
+        return (row.dtype(row), generate) if is_flat(row) else None
+
+    return intrinsic(reduce)
+
+
+if JIT_DISABLED:
+
+    def row_max(row: Any) -> Any:
+        """Return the largest element of a row, -inf of none."""
+        return row.max(initial=-math.inf)
+
+    def row_sum(row: Any) -> Any:
+        """Return the sum of a row."""
+        return row.sum()
+
+else:
+    # The largest element of a row, -inf of none; NaN only perhaps if there is one.
+    row_max = _reduction(
+        # In this order of a and b it is one instruction.
+        lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b),
+        -math.inf,
+    )
+    row_sum = _reduction(lambda builder, a, b: builder.fadd(a, b), 0.0)
