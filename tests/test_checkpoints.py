@@ -201,6 +201,28 @@ def test_an_interrupt_before_the_report_of_an_epoch_gets_it_after_the_resume(fol
     assert everything(resumed, folder / "here") == expected
 
 
+def test_an_interrupt_within_a_step_saves_no_half_of_it(folder, monkeypatch):
+    # As by a handler of the user's own, which nobody holds back.
+    expected = everything(train(TOTAL, checkpoints=folder / "never"), folder / "never")
+    run, calls = CompiledSteps.run, []
+
+    def press(self, rows, begins):
+        losses = run(self, rows, begins)
+        calls.append(len(losses))
+        if sum(calls) > 25:
+            raise KeyboardInterrupt
+        return losses
+
+    monkeypatch.setattr(CompiledSteps, "run", press)
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(TOTAL, checkpoints=Checkpoints(folder / "here", every=10))
+    monkeypatch.undo()
+    assert steps_in(folder / "here") == [10, 20]
+    assert len(caught.value.history) <= 25
+    resumed = train(TOTAL, checkpoints=folder / "here", resume=True)
+    assert everything(resumed, folder / "here") == expected
+
+
 def test_a_longer_training_is_that_which_was_long_from_the_start(folder):
     expected = everything(train(30, checkpoints=folder / "never"), folder / "never")
     train(10, checkpoints=folder / "here")  # within an epoch: a last report that the other has not
