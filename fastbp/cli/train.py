@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from .._files import make_folder, remove_leftovers
 from .._interrupt import Termination
 from .options import (
     CommandFailed,
@@ -266,8 +266,8 @@ def _check_out(out: Path, force: bool) -> None:
 def _make_out(out: Path) -> None:
     """Make the folder and see that files can be made in it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        make_folder(out)
+        remove_leftovers(out)
     except OSError as error:
         raise UsageError(f"argument --out: cannot write to {out}: {error.strerror}") from error
 
