@@ -2,11 +2,12 @@
 
     python -m tests.faults.kill [--kills 1000] [--jobs 2] [--seed 0]
 
-A child process trains and keeps a checkpoint every few steps; SIGKILL ends it somewhere, about half
-of the time while it writes.  Then the newest checkpoint that was reported saved must be there and
-valid, and a training that goes on from the folder must reach the bits of one that nobody killed:
-parameters, optimizer, random state, losses and log.  The next child goes on where the killed one
-was, until the training is finished and another one begins.
+A child process trains and keeps a checkpoint every few steps; SIGKILL ends it: anywhere, or some
+time after it began to save, or right before one of the calls that a save is made of.  Then the
+newest checkpoint that was reported saved must be there and valid, and a training that goes on from
+the folder must reach the bits of one that nobody killed: parameters, optimizer, random state,
+losses and log.  The next child goes on where the killed one was, until the training is finished and
+another one begins.
 
 Exit code 1 if a kill lost something, or if fewer than a fifth came inside a save.
 """
@@ -57,10 +58,16 @@ class Board:
     """Memory that parent and child share, which says where the child is.
 
     It is there after the child's death, as the child left it.
+
+    Parameters
+    ----------
+    stop : (phase, times), optional
+        The child waits for its death when it enters the phase for the so-manieth time.
     """
 
-    def __init__(self):
-        self._memory = mmap.mmap(-1, 16)
+    def __init__(self, stop=(0, 0)):
+        self._memory = mmap.mmap(-1, 17)
+        self.stop, self._left = stop
 
     @property
     def phase(self):
@@ -69,6 +76,24 @@ class Board:
     @phase.setter
     def phase(self, value):
         struct.pack_into("q", self._memory, 0, value)
+
+    def enter(self, phase):
+        """Tell where the child is now."""
+        self.phase = phase
+        if phase == self.stop:
+            self._left -= 1
+            if self._left == 0:
+                self.waits = True
+                time.sleep(600)
+
+    @property
+    def waits(self):
+        """Whether the child waits for its death."""
+        return bool(self._memory[16])
+
+    @waits.setter
+    def waits(self, value):
+        self._memory[16] = value
 
     @property
     def saved(self):
@@ -89,7 +114,7 @@ def mark_phases(board):
         def marked(*arguments, **options):
             before = board.phase
             if before >= SAVING or not only_within:
-                board.phase = phase(*arguments) if callable(phase) else phase
+                board.enter(phase(*arguments) if callable(phase) else phase)
             result = call(*arguments, **options)
             board.phase = before
             return result
@@ -104,7 +129,7 @@ def mark_phases(board):
     def renamed(*arguments):
         inside = board.phase >= SAVING
         if inside:
-            board.phase = RENAMING
+            board.enter(RENAMING)
         replace(*arguments)
         if inside:
             board.phase = FOLDER  # what comes next
@@ -116,7 +141,7 @@ def mark_phases(board):
     save = checkpoints.Keeper.save
 
     def saving(keeper):
-        board.phase = SAVING
+        board.enter(SAVING)
         save(keeper)
         board.saved = keeper._saved[0]
         board.phase = TRAINING
@@ -150,13 +175,18 @@ def start(folder, variant, board):
 
 def kill_one(folder, variant, rng):
     """Run a child and kill it; returns the phase, or None if it was finished before."""
-    board = Board()
+    way = rng.integers(3)
+    board = Board((rng.integers(SAVING, len(PHASES)), rng.integers(1, 4)) if way == 0 else (0, 0))
     pid = start(folder, variant, board)
-    status = 0
-    if rng.random() < 0.5:
-        while board.phase < SAVING and not status:
+
+    def wait_for(reached):
+        while not (reached() or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
             time.sleep(1e-4)
-            status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+    if way == 0:
+        wait_for(lambda: board.waits)
+    elif way == 1:
+        wait_for(lambda: board.phase >= SAVING)
         time.sleep(rng.random() * WITHIN)
     else:
         time.sleep(rng.random() * ANYWHERE)
@@ -205,9 +235,10 @@ def chain(task):
         folder, acknowledged = next(folders), -1
         while found.total() < kills:
             folder.mkdir(exist_ok=True)
-            phase, saved = kill_one(folder, variant, rng)
-            acknowledged = max(acknowledged, saved)
+            phase = None
             try:
+                phase, saved = kill_one(folder, variant, rng)
+                acknowledged = max(acknowledged, saved)
                 examine(folder, variant, acknowledged, expected)
             except Exception as error:
                 problems.append(f"{variant}, killed {PHASES[phase or 0]}: {error!r}")
