@@ -586,7 +586,7 @@ BUGS = [
     ),
     Bug(
         "a cache that others may write to is used",
-        "kernels/jit.py",
+        "kernels/cache.py",
         "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
         "status.st_mode & 0",
         "kernels/test_jit.py",
