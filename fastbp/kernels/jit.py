@@ -242,9 +242,10 @@ def address(compiled: Any, *arguments: Any) -> int:
     if JIT_DISABLED:
         return 0
     signature = tuple(numba.typeof(a) for a in arguments)
-    compiled.compile(signature)
-    code = compiled.overloads[signature]
-    return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+    with global_compiler_lock:  # LLVM has a lock of its own, which no fork may find taken
+        compiled.compile(signature)
+        code = compiled.overloads[signature]
+        return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
 
 
 def compile_all() -> Iterator[str]:
