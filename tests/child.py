@@ -19,6 +19,7 @@ def start(*arguments, package=PACKAGE, **variables):
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env={name: str(value) for name, value in environment.items() if value is not None},
+        cwd=package.parent,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

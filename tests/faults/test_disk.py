@@ -38,9 +38,11 @@ def content(folder):
 
 
 def picture(path, n):
-    from fastbp.plot import curves, write_figure
+    from matplotlib.figure import Figure
 
-    write_figure(curves(history(n)), path)
+    from fastbp.plot import write_figure
+
+    write_figure(Figure(figsize=(0.1, 0.1), facecolor=(0.1 * n, 0, 0)), path)
 
 
 def params(path):
