@@ -2,8 +2,9 @@
 
 import os
 import shutil
-import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from child import PACKAGE, run
@@ -22,8 +23,9 @@ import contextlib, json, os, warnings
 if {uid}:
     # Python itself may lie where only we can read: what it needs is loaded as long as we can.
     import argparse, ctypes, datetime, gzip, hashlib, importlib.metadata, numpy.random, pickle
-    import platform, stat, tempfile, threadpoolctl, tqdm.auto, uuid, zipfile
-    b"".decode("cp437")  # of zip files
+    import multiprocessing.synchronize, platform, stat, tempfile, threadpoolctl, tqdm.auto, uuid, zipfile
+    import codecs
+    codecs.lookup("cp437")  # of zip files
     import numba
     numba.njit(lambda x: x.sum())(numpy.ones(2))
     os.setgroups([])
@@ -52,11 +54,17 @@ NO_HOME = {"HOME": None, "XDG_CACHE_HOME": None, "FASTBP_CACHE_DIR": None, "FAST
 
 
 @pytest.fixture
-def read_only(tmp_path):
+def open_folder():
+    """A folder that others get to, as they do not to pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def read_only(open_folder):
     """A copy of the package that nobody may write to."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # others must get there
-        folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    package = tmp_path / "site-packages" / "fastbp"
+    package = open_folder / "site-packages" / "fastbp"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     made = [package.parent, *package.parent.rglob("*")]
     for path in made:
@@ -84,8 +92,8 @@ def test_a_read_only_installation_and_a_user_without_a_home(read_only):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
-def test_a_home_and_a_cache_that_are_somebody_elses(read_only, tmp_path):
-    home = tmp_path / "home"
+def test_a_home_and_a_cache_that_are_somebody_elses(read_only, open_folder):
+    home = open_folder / "home"
     home.mkdir(mode=0o755)
     said = work(read_only, NOBODY, **{**NO_HOME, "HOME": home})
     assert said["results"] == RIGHT
