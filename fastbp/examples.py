@@ -18,6 +18,9 @@ SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
 
+# Numbers that are converted at a time: a millisecond's work.
+PIECE = 1 << 20
+
 
 class SparseRows:
     """A sparse matrix of SciPy, checked: rows of columns in ascending order, each once.
@@ -117,7 +120,19 @@ def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> tables.Data
     if rows.dtype == np.uint8:
         writable = rows if rows.flags.carray else rows.copy(order="C")
         return data._replace(source=tables.BYTES, bytes=writable)
-    return data._replace(x=as_kernel_array(where, "x", rows, dtype))
+    return data._replace(x=_converted(where, rows, dtype))
+
+
+def _converted(where: str, rows: Array, dtype: np.dtype[Any]) -> Array:
+    """Return rows as the kernels read them, converted in pieces: Ctrl-C gets its turn."""
+    if rows.size <= PIECE or (rows.dtype == dtype and rows.flags.carray):
+        return as_kernel_array(where, "x", rows, dtype)
+    converted = np.empty(rows.shape, dtype)
+    step = max(1, PIECE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        piece = slice(start, start + step)
+        converted[piece] = as_kernel_array(where, "x", rows[piece], dtype)
+    return converted
 
 
 def _empty(t: Array, dtype: np.dtype[Any]) -> tables.Data:

@@ -208,34 +208,49 @@ def fit(
             keeper.note()
         stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
         if callbacks:  # which may have changed the parameters
-            steps.take_up()
+            with interrupt.held():
+                steps.take_up()
         measure.resume()
         return stop
 
+    def train() -> None:
+        """Take the steps; what stops them finds parameters, batches and history of one step."""
+        nonlocal whole
+        stop = measure.is_due() and report()
+        while len(history) < total and not stop:
+            count = steps.batches_a_call()
+            count = min(count, total - len(history), per_epoch - len(history) % per_epoch)
+            if keeper is not None:
+                count = min(count, keeper.until())
+            with interrupt.held():
+                whole = False
+                rows, begins = batches.take(count)
+                losses = steps.run(rows, begins)
+                diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)
+                history.train_loss_list += losses[:-1] if diverged else losses
+                measure.examples += len(rows)
+                whole = not diverged
+            if diverged:
+                raise DivergedError(len(history), losses[-1], optimizer.lr, history)
+            bar.update(len(losses))
+            stop = measure.is_due() and report()
+            if keeper is not None:
+                keeper.save_if_due()
+        if keeper is not None:
+            keeper.save()
+
     try:
         with quiet, Interrupt() as interrupt, _progress_bar(total, len(history), progress) as bar:
-            stop = measure.is_due() and report()
-            while len(history) < total and not stop:
-                count = steps.batches_a_call()
-                count = min(count, total - len(history), per_epoch - len(history) % per_epoch)
-                if keeper is not None:
-                    count = min(count, keeper.until())
+            try:
+                train()
+            except DivergedError:
                 with interrupt.held():
-                    whole = False
-                    rows, begins = batches.take(count)
-                    losses = steps.run(rows, begins)
-                    diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)
-                    history.train_loss_list += losses[:-1] if diverged else losses
-                    measure.examples += len(rows)
-                    whole = not diverged
-                if diverged:
-                    raise DivergedError(len(history), losses[-1], optimizer.lr, history)
-                bar.update(len(losses))
-                stop = measure.is_due() and report()
-                if keeper is not None:
-                    keeper.save_if_due()
-            if keeper is not None:
-                keeper.save()
+                    steps.publish()
+                    measure.restore_finite()
+                raise
+            finally:
+                with interrupt.held():
+                    steps.publish()
     except KeyboardInterrupt:
         unsaved = ""
         if keeper is not None and whole:
@@ -244,12 +259,6 @@ def fit(
             except OSError as error:
                 unsaved = str(error)
         raise TrainingInterrupted(history, unsaved) from None
-    except DivergedError:
-        steps.publish()
-        measure.restore_finite()
-        raise
-    finally:
-        steps.publish()
     return history
 
 

@@ -699,10 +699,46 @@ BUGS = [
     ),
     Bug(
         "a cache that others may write to is used",
-        "kernels/jit.py",
+        "kernels/cache.py",
         "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
         "status.st_mode & 0",
         "kernels/test_jit.py",
+    ),
+    Bug(
+        "damaged machine code is run",
+        "kernels/cache.py",
+        "digest == _digest(text, code)",
+        "digest",
+        "kernels/test_jit.py",
+    ),
+    Bug(
+        "a forked child takes the threads of another user of Numba for its own",
+        "kernels/jit.py",
+        "_inherited = _has_threads_of_a_parent()",
+        "_inherited = False",
+        "concurrency/test_concurrency.py"
+        "::test_a_fork_after_somebody_else_has_started_numbas_threads",
+    ),
+    Bug(
+        "the folder is not flushed after a save",
+        "_files.py",
+        "        raise\n    _flush_folder(path.parent)",
+        "        raise",
+        "faults/test_disk.py",
+    ),
+    Bug(
+        "a file is not flushed before it gets its name",
+        "_files.py",
+        "            os.fsync(file.fileno())\n",
+        "",
+        "faults/test_disk.py",
+    ),
+    Bug(
+        "Ctrl-C stops the taking up of parameters half-way",
+        "trainer.py",
+        "            with interrupt.held():\n                steps.take_up()",
+        "            steps.take_up()",
+        "faults/test_interrupts.py",
     ),
 ]
 

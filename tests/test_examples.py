@@ -179,3 +179,21 @@ def test_what_is_worth_compressing():
     x[:, 6:10] = 1
     assert not is_worth_compressing(x)
     assert not is_worth_compressing(np.zeros((2, examples.SPARSE_COLUMNS + 1)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("given", ["f2", "f4", "f8", ">f8", "i4", "?"])
+@pytest.mark.parametrize("order", ["C", "F", "reversed", "read-only"])
+def test_inputs_are_converted_in_pieces(dtype, given, order, monkeypatch, rng):
+    monkeypatch.setattr(examples, "PIECE", 40)
+    x = rng.uniform(0, 3, (23, 11)).astype(given)
+    if order == "F":
+        x = np.asfortranarray(x)
+    elif order == "reversed":
+        x = x[::-1, ::-1]
+    elif order == "read-only":
+        x.flags.writeable = False
+    data = examples.as_data("fit", x, np.zeros(23, np.int64), np.dtype(dtype))
+    np.testing.assert_array_equal(data.x, x.astype(dtype))
+    assert data.x.flags.carray
+    assert data.x.dtype == dtype

@@ -299,6 +299,14 @@ VOCABULARY = {
     "numba.core.types",
     "numba.np.arrayobj.populate_array",
 }
+# What compiled code on disk is made of and named by.
+CACHED = {
+    "llvmlite",
+    "numba",
+    "numba.core.caching._Cache",
+    "numba.core.compiler.CompileResult",
+    "numba.core.serialize.dumps",
+}
 
 
 def compilers(module):
@@ -322,6 +330,8 @@ def test_only_the_compile_policy_imports_numbas_decorators(module):
         assert found <= {"llvmlite.binding"}  # the name of the processor
     elif module == "fastbp.kernels.jit":
         assert "numba" in found
+    elif module == "fastbp.kernels.cache":
+        assert found <= CACHED
     else:
         assert found == set()
 
@@ -344,7 +354,9 @@ def test_kernels_import_numpy_numba_and_each_other(module):
         for name in imports(module)[0]
         if name not in sys.stdlib_module_names and not name.startswith("fastbp.kernels")
     }
-    allowed = {"fastbp", "fastbp._folders", "numba"} if module == "fastbp.kernels.jit" else set()
+    allowed = {"numba"} if module == "fastbp.kernels.jit" else set()
+    if module == "fastbp.kernels.cache":
+        allowed = {"fastbp", "fastbp._folders", "numba", "llvmlite"}
     if module in INTRINSICS:
         allowed = {"numba", "llvmlite"}
     assert foreign <= {"numpy"} | allowed

@@ -46,8 +46,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _versions() -> list[tuple[str, str]]:
     from .. import __version__
+    from ..kernels import jit
 
-    rows = [("fastbp", __version__), ("Python", platform.python_version())]
+    lock = (
+        "" if jit.has_gil() else ", without the global interpreter lock: fastbp is untested there"
+    )
+    rows = [("fastbp", __version__), ("Python", platform.python_version() + lock)]
     for package in PACKAGES:
         try:
             rows.append((package, version(package)))
@@ -69,16 +73,20 @@ def _machine() -> list[tuple[str, str]]:
 
 
 def _threads() -> list[tuple[str, str]]:
+    from ..kernels import jit
     from ..threads import available_cpus, blas_info, get_num_threads
 
     layers = ", ".join(
         f"{pool['internal_api']} {pool['version']} ({pool.get('threading_layer', 'unknown')})"
         for pool in blas_info()
     )
+    kernels = jit.threading_layer() or "none"
+    if not jit.has_fast_threads():
+        kernels += ", so on one thread"
     return [
         ("CPUs", str(available_cpus())),
         ("threads", str(get_num_threads())),
-        ("threading layer", f"matrix products: {layers or 'unknown BLAS'}; kernels: serial"),
+        ("threading layer", f"matrix products: {layers or 'unknown BLAS'}; training: {kernels}"),
     ]
 
 

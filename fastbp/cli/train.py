@@ -277,7 +277,7 @@ def _announce_compilation() -> None:
     from ..kernels.jit import cache_folder
 
     folder = cache_folder()
-    if folder is not None and not any(folder.rglob("*.nbi")):
+    if folder is not None and not any(folder.rglob("*.nbc")):
         print("Compiling for this machine; the next run starts at once.", file=sys.stderr)
 
 

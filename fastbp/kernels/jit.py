@@ -1,9 +1,9 @@
-"""The compile policy: flags, signatures and the cache on disk, on one page.
+"""The compile policy: flags, signatures and threads, on one page.
 
 This is the only module that imports Numba's decorators.  ``kernel`` compiles a function the first
-time it is called, keeps the machine code in the user's cache folder, and notes the signature the
-kernel is meant for, so that ``fastbp warmup`` can compile everything beforehand and a test can see
-that nothing else was ever compiled.
+time it is called, has :mod:`fastbp.kernels.cache` keep the machine code, and notes the signature
+the kernel is meant for, so that ``fastbp warmup`` can compile everything beforehand and a test can
+see that nothing else was ever compiled.
 
 Environment
 -----------
@@ -19,25 +19,44 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
-import stat
-import tempfile
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload
+from numba.np.ufunc import parallel as _pool
 
-import fastbp
+from .cache import KernelCache, cache_folder
 
-from .._folders import user_cache_dir
+__all__ = [
+    "EXACT_FLAGS",
+    "JIT_DISABLED",
+    "KERNELS",
+    "SUM_FLAGS",
+    "address",
+    "cache_folder",
+    "compile_all",
+    "count_all",
+    "has_fast_threads",
+    "has_gil",
+    "inlined",
+    "intrinsic",
+    "kernel",
+    "on_threads",
+    "part",
+    "prange",
+    "scalar_part",
+    "target_features",
+    "threading_layer",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -86,8 +105,9 @@ def kernel(
         options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
         compiled = numba.njit(function, parallel=parallel, **options)
         if not JIT_DISABLED:
-            if cache_folder() is not None:
-                compiled._cache = _KernelCache(function, parallel)
+            folder = cache_folder()
+            if folder is not None:
+                compiled._cache = KernelCache(function, parallel, folder)
             named = {t.__name__: functools.partial(_tuple_type, t) for t in tuples}
             KERNELS.append((compiled, signature, named))
         return compiled
@@ -139,6 +159,51 @@ def target_features() -> frozenset[str]:
     return frozenset(feature[1:] for feature in text.split(",") if feature.startswith("+"))
 
 
+def has_gil() -> bool:
+    """Whether this Python runs one thread at a time, as all did before free threading."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+if not has_gil():
+    warnings.warn(
+        "fastbp has not been tested without Python's global interpreter lock; PYTHON_GIL=1 brings "
+        "it back",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+if hasattr(os, "register_at_fork"):
+    # A child that is forked while another thread compiles would wait for that thread for ever: it
+    # has the lock, and is not there.  So a fork waits until nobody compiles.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+# In the flags of /proc/self/stat: forked, and no other program started since.
+_FORKED = 0x40
+
+
+def _has_threads_of_a_parent() -> bool:
+    """Whether Numba's threads may be those of a process from which this one was forked.
+
+    OpenMP would kill the child at its first parallel region.  For forks before fastbp was loaded,
+    of which nobody told it: another user of Numba may have started the threads.
+    """
+    if not _pool._is_initialized:
+        return False
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return bool(int(fields[6]) & _FORKED)
+    except (OSError, ValueError, IndexError):  # no Linux; other OpenMPs survive a fork
+        return False
+
+
+_inherited = _has_threads_of_a_parent()  # now, before fastbp starts threads of its own
+
+
 @functools.cache
 def has_fast_threads() -> bool:
     """Whether Numba has a threading layer that can serve the compiled loop.
@@ -146,13 +211,19 @@ def has_fast_threads() -> bool:
     Its own "workqueue" takes 80 us to start a region, where OpenMP and TBB take one, and aborts
     the process when two Python threads use it at once.
     """
+    return not _inherited and threading_layer() in ("omp", "tbb")
+
+
+@functools.cache
+def threading_layer() -> str | None:
+    """Return the name of the threads Numba could start, or None."""
     if JIT_DISABLED:
-        return False
+        return None
     try:
         numba.get_num_threads()  # starts the layer, so that Numba knows which one it took
-        return numba.threading_layer() in ("omp", "tbb")
-    except ValueError:  # the layer somebody asked for is not here
-        return False
+        return str(numba.threading_layer())
+    except ValueError:  # NUMBA_THREADING_LAYER asks for one that is not here
+        return None
 
 
 @contextlib.contextmanager
@@ -171,9 +242,10 @@ def address(compiled: Any, *arguments: Any) -> int:
     if JIT_DISABLED:
         return 0
     signature = tuple(numba.typeof(a) for a in arguments)
-    compiled.compile(signature)
-    code = compiled.overloads[signature]
-    return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+    with global_compiler_lock:  # LLVM has a lock of its own, which no fork may find taken
+        compiled.compile(signature)
+        code = compiled.overloads[signature]
+        return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
 
 
 def compile_all() -> Iterator[str]:
@@ -184,7 +256,7 @@ def compile_all() -> Iterator[str]:
     str
         The name of each kernel and type once it is ready; there are ``count_all()``.
     """
-    for compiled, template, tuples in KERNELS:
+    for compiled, template, tuples in _compilable():
         for name in _types_of(template):
             names = {**vars(numba.types), **tuples, "T": getattr(numba.types, name)}
             text = f"({template},)"  # may have several lines
@@ -194,7 +266,13 @@ def compile_all() -> Iterator[str]:
 
 def count_all() -> int:
     """Return the number of kernels, each type counted."""
-    return sum(len(_types_of(template)) for _, template, _ in KERNELS)
+    return sum(len(_types_of(template)) for _, template, _ in _compilable())
+
+
+def _compilable() -> list[tuple[Any, str, dict[str, Any]]]:
+    """Return the kernels that can be compiled here: without threads, no parallel ones."""
+    serial = threading_layer() is None
+    return [k for k in KERNELS if not (serial and k[0].targetoptions.get("parallel"))]
 
 
 def _tuple_type(kind: type, *fields: Any) -> Any:
@@ -205,115 +283,3 @@ def _tuple_type(kind: type, *fields: Any) -> Any:
 def _types_of(template: str) -> tuple[str, ...]:
     """Return what T stands for; a kernel without T needs compiling only once."""
     return ("float32", "float64") if re.search(r"\bT\b", template) else ("float64",)
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """Return the folder of the compiled code of exactly these sources, or None where there is none.
-
-    The folder is the user's own and nobody else may write to it: what lies there is run as code.
-    Its name holds the version and a digest of all kernel sources, because Numba's own cache does
-    not notice a change in a file from which a kernel inlines.
-    """
-    if os.environ.get("FASTBP_CACHE") == "0":
-        return None
-    try:
-        chosen = os.environ.get("FASTBP_CACHE_DIR")
-        base = Path(chosen) if chosen else user_cache_dir() / "kernels"
-        # Code with bounds checks is other code from the same sources.
-        checked = "-boundscheck" if numba.config.BOUNDSCHECK else ""
-        folder = base.absolute() / f"{fastbp.__version__}-{_source_digest()}{checked}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_private(folder)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError) as error:
-        _warn_uncached(error)
-        return None
-    return folder
-
-
-def _source_digest() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _require_private(folder: Path) -> None:
-    if not hasattr(os, "getuid"):  # Windows: the profile folder is the user's own
-        return
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{folder} can be written by somebody else")
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(
-        f"fastbp compiles in memory, anew in every process: {reason}.  FASTBP_CACHE_DIR names "
-        "another folder, FASTBP_CACHE=0 turns the cache off without this message.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-
-
-def _warn_uncached(error: Exception) -> None:
-    _warn_once(str(error))
-
-
-class _Locator(_CacheLocator):  # type: ignore[misc]
-    """Tells Numba's cache to use our folder, whose name already stands for the sources."""
-
-    parallel = False
-
-    def __init__(self, function: Callable[..., Any], source: str) -> None:
-        self._line = function.__code__.co_firstlineno
-
-    @classmethod
-    def from_function(cls, function: Callable[..., Any], source: str) -> _Locator:
-        return cls(function, source)
-
-    def get_cache_path(self) -> str:
-        return str(cache_folder())
-
-    def get_source_stamp(self) -> str:
-        return fastbp.__version__
-
-    def get_disambiguator(self) -> str:
-        return f"{self._line}p" if self.parallel else str(self._line)
-
-
-class _ParallelLocator(_Locator):
-    """The same function compiled with threads is other code."""
-
-    parallel = True
-
-
-class _KernelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]  # noqa: RUF012 - Numba's name and type
-
-
-class _ParallelCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_ParallelLocator]  # noqa: RUF012
-
-
-class _KernelCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache; a file that cannot be read or written costs time, never the result."""
-
-    def __init__(self, function: Callable[..., Any], parallel: bool) -> None:
-        self._impl_class = _ParallelCacheImpl if parallel else _KernelCacheImpl
-        super().__init__(function)
-
-    def load_overload(self, signature: Any, context: Any) -> Any:
-        try:
-            return super().load_overload(signature, context)
-        except Exception:
-            with contextlib.suppress(OSError):
-                self.flush()  # an empty index: what is compiled now can be saved
-            return None
-
-    def save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            super().save_overload(signature, data)
-        except OSError as error:
-            _warn_uncached(error)

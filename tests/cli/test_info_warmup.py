@@ -83,6 +83,20 @@ def test_threads(run, n):
     assert found["threading layer"].startswith("matrix products: ")
 
 
+def test_threads_that_cannot_serve_training(process):
+    code, out, err = process("info", NUMBA_THREADING_LAYER="workqueue")
+    assert (code, err) == (0, "")
+    layer = "none" if jit.JIT_DISABLED else "workqueue"
+    assert rows(out)["threading layer"].endswith(f"; training: {layer}, so on one thread")
+
+
+def test_python_without_its_lock_is_said_to_be_untested(run, monkeypatch):
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    version = platform.python_version()
+    expected = f"{version}, without the global interpreter lock: fastbp is untested there"
+    assert rows(run("info").out)["Python"] == expected
+
+
 def test_cache_folder(run, monkeypatch, tmp_path):
     monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
     for name in ("one.nbc", "two.nbc", "index.nbi"):

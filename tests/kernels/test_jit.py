@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numba
-import numpy as np
 import pytest
 
 import fastbp
@@ -195,41 +194,119 @@ def test_a_folder_of_another_user_is_refused(copy_of_cache):
     assert "can be written by somebody else" in only_warning(said)
 
 
+def flip(data, bit):
+    """Return data with one bit changed."""
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
 DAMAGE = {
     "nothing": lambda data: b"",
     "half of it": lambda data: data[: len(data) // 2],
-    "noise": lambda data: np.random.default_rng(0).bytes(len(data)),
-    "another module's name": lambda data: data.replace(b"numba", b"nambu"),
+    "a bit in the middle": lambda data: flip(data, 4 * len(data)),
 }
 
 
-@pytest.mark.parametrize(
-    ("suffix", "damage"),
-    [
-        (".nbi", "nothing"),
-        (".nbi", "noise"),
-        (".nbi", "another module's name"),
-        (".nbc", "half of it"),
-        (".nbc", "another module's name"),
-    ],
-)
-def test_a_damaged_cache_file_costs_time_and_not_the_result(suffix, damage, copy_of_cache):
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_file_costs_time_and_not_the_result(damage, copy_of_cache):
     base, folder = copy_of_cache
-    files = list(folder.glob(f"*{suffix}"))
+    files = list(folder.glob("*.nbc"))
     assert files
     for file in files:
         file.write_bytes(DAMAGE[damage](file.read_bytes()))
     said = call(base)
-    assert (said["results"], said["hits"]) == (RIGHT, 0)
-    assert len(said["warnings"]) <= 1
+    assert (said["results"], said["hits"], said["warnings"]) == (RIGHT, 0, [])
+    assert call(base)["hits"] == 2  # and the damage is repaired
 
 
-def test_a_damaged_cache_is_repaired(copy_of_cache):
+def test_the_code_of_another_type_is_refused(copy_of_cache):
+    # As an index that two processes write at once would have it.
     base, folder = copy_of_cache
-    for file in folder.iterdir():
-        file.write_bytes(b"")
-    call(base)
-    assert call(base)["hits"] == 2
+    one, other = sorted(folder.glob("update.sgd_update*.nbc"))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    said = call(base)
+    assert (said["results"], said["hits"]) == (RIGHT, 0)
+
+
+# Damages a file in many ways and prints those after which it is still loaded.
+BREAK = """
+import json, random
+import numba
+from fastbp.kernels.update import sgd_update as kernel
+
+signature = numba.float32[::1], numba.float32[::1], numba.float32
+kernel.compile(signature)
+cache, context = kernel._cache, kernel.targetctx
+_, path = cache._name(signature, context.codegen())
+content = path.read_bytes()
+rng = random.Random(0)
+
+def flipped(bit):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+damage = {
+    "a byte less": content[:-1],
+    "a byte more": content + bytes(1),
+    "noise": rng.randbytes(len(content)),
+    "another format": content.replace(b"code 1", b"code 0"),
+    "the code alone": content[content.index(bytes([128, 4])):],
+}
+bits = [*range(0, 8 * 64, 7), *(rng.randrange(8 * len(content)) for _ in range(500))]
+damage |= {f"bit {bit}": flipped(bit) for bit in bits}
+believed = []
+for what, bad in damage.items():
+    assert bad != content
+    path.write_bytes(bad)
+    if cache.load_overload(signature, context) is not None:
+        believed.append(what)
+path.write_bytes(content)
+print(json.dumps([believed, cache.load_overload(signature, context) is not None]))
+"""
+
+
+def test_a_file_that_is_not_what_was_saved_is_never_loaded(copy_of_cache):
+    believed, whole = python(BREAK, FASTBP_CACHE_DIR=str(copy_of_cache[0]))
+    assert believed == []
+    assert whole
+
+
+def test_numba_can_have_a_kernels_files_deleted(copy_of_cache):
+    code = (
+        "import json; from fastbp.kernels.update import sgd_update as kernel; "
+        "kernel._cache.flush(); print(json.dumps(0))"
+    )
+    base, folder = copy_of_cache
+    python(code, FASTBP_CACHE_DIR=str(base))
+    assert not list(folder.glob("update.sgd_update*"))
+    assert list(folder.glob("update.momentum_update*"))
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_a_full_cache_means_compiling_in_memory_and_one_warning(tmp_path):
+    said = python(LIMITED + CALL, FASTBP_CACHE_DIR=str(tmp_path / "cache"))
+    assert said["results"] == RIGHT
+    assert "compiles in memory" in only_warning(said)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert list(folder.iterdir()) == []  # nor what was begun
+
+
+def test_without_threads_everything_else_is_compiled():
+    # Numba finds no such threads and would refuse to compile a parallel kernel.
+    code = IMPORT_ALL + "print(json.dumps([list(jit.compile_all()), jit.count_all()]))"
+    ready, count = python(code, NUMBA_THREADING_LAYER="nonsense", **own_cache())
+    assert len(ready) == count
+    assert "_run float32" in ready
 
 
 # --- what is compiled ----------------------------------------------------------------------------

@@ -1,0 +1,209 @@
+"""Ctrl-C and SIGTERM at random moments: what is left is that of a whole number of steps."""
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+from child import HANGS_AFTER, finish, run, start
+from interrupts import interrupted, require_consistent
+
+import fastbp
+from fastbp.cli import main
+from fastbp.kernels.jit import JIT_DISABLED
+
+pytestmark = [
+    pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled, or it takes minutes"),
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timer"),
+]
+MOMENTS = 12
+
+
+class Own(fastbp.Momentum):
+    """An optimizer of a user's own: the training goes layer by layer."""
+
+
+class Training:
+    """A training that can be begun again and again, of any number of steps."""
+
+    def __init__(self, optimizer, folder=None, callbacks=()):
+        rng = np.random.default_rng(0)
+        self.x, self.t = rng.random((600, 20)), rng.integers(0, 3, 600)
+        self.optimizer, self.folder, self.callbacks = optimizer, folder, callbacks
+
+    def __call__(self, iterations=10_000_000, resume=False):
+        self.network = fastbp.MultiLayerNet(20, [12], 3, weight_decay_lambda=0.01, seed=0)
+        self.taught = self.optimizer(lr=0.01)
+        options = {"batch_size": 20, "seed": 0, "progress": False}
+        if self.folder is not None:
+            options["checkpoints"] = fastbp.Checkpoints(self.folder, every=500)
+        return fastbp.fit(
+            self.network,
+            self.x,
+            self.t,
+            optimizer=self.taught,
+            validation_data=(self.x[:50], self.t[:50]),
+            iterations=iterations,
+            resume=resume,
+            callbacks=self.callbacks,
+            **options,
+        )
+
+    def bits(self):
+        """Return the bits of parameters and of the optimizer's state."""
+        state = [self.network.params, *(getattr(self.taught, s) for s in self.taught._slots)]
+        return [{key: p.tobytes() for key, p in arrays.items()} for arrays in state]
+
+
+def require_whole_steps(interrupted_one, history, fresh):
+    """Compare with a training of as many steps that nobody interrupted."""
+    require_consistent(history)
+    assert len(history.steps) >= len(history) // 30
+    if not history.train_loss_list:
+        fresh.network = fastbp.MultiLayerNet(20, [12], 3, weight_decay_lambda=0.01, seed=0)
+        assert interrupted_one.bits()[0] == {
+            key: p.tobytes() for key, p in fresh.network.params.items()
+        }
+        return
+    expected = fresh(len(history))
+    assert history.train_loss_list == expected.train_loss_list
+    reports = [step for step in history.steps if step % 30 == 0]
+    assert reports == list(range(0, len(reports) * 30, 30))
+    assert interrupted_one.bits() == fresh.bits()
+
+
+@pytest.mark.parametrize("optimizer", [fastbp.SGD, fastbp.Adam, Own], ids=lambda c: c.__name__)
+def test_ctrl_c_at_any_moment_leaves_whole_steps(optimizer):
+    train, fresh = Training(optimizer), Training(optimizer)
+    train(60)  # nothing is compiled when the clock runs
+    for seed in range(MOMENTS):
+        moment = random.Random(seed).uniform(0, 0.1)
+        _, error = interrupted(train, moment)
+        assert error is not None, f"seed {seed}"
+        if isinstance(error, fastbp.TrainingInterrupted):
+            require_whole_steps(train, error.history, fresh)
+
+
+def test_ctrl_c_at_the_end_leaves_whole_steps():
+    # As many steps as there are in the time: the signal comes around the last one.
+    train, fresh = Training(fastbp.Adam), Training(fastbp.Adam)
+    train(60)
+    begin = time.perf_counter()
+    train(60)
+    needed = time.perf_counter() - begin
+    for seed in range(MOMENTS):
+        history = None
+
+        def whole():
+            nonlocal history
+            history = train(60)
+
+        _, error = interrupted(whole, needed * random.Random(seed).uniform(0.5, 1.1))
+        if isinstance(error, fastbp.TrainingInterrupted):
+            history = error.history
+        if history is not None:
+            require_whole_steps(train, history, fresh)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_training_goes_on(seed, tmp_path):
+    train, fresh = Training(fastbp.Adam, tmp_path), Training(fastbp.Adam)
+    fresh(60)
+    _, error = interrupted(train, 0.02 + random.Random(seed).uniform(0, 0.1))
+    if not isinstance(error, fastbp.TrainingInterrupted):
+        return  # before the first step: nothing there is to go on from
+    done = len(error.history)
+    steps = [step for step, _ in fastbp.Checkpoints(tmp_path).files()]
+    assert steps[-1:] == [done]
+    history = train(done + 45, resume=True)
+    expected = fresh(done + 45)
+    assert history.train_loss_list == expected.train_loss_list
+    assert train.bits() == fresh.bits()
+
+
+@pytest.mark.parametrize("copy", ["unpack_slot", "pack_slot"])
+def test_ctrl_c_while_parameters_are_copied_waits_until_they_are(copy, monkeypatch):
+    # The moment is short; here Ctrl-C is made to come then.
+    from fastbp.plan import Plan
+
+    fresh = Training(fastbp.Adam)
+    train = Training(fastbp.Adam, callbacks=[lambda report: None])
+    real, calls = getattr(Plan, copy), []
+
+    def press(*arguments):
+        calls.append(copy)
+        if len(calls) == 5:  # of two for each copy
+            signal.raise_signal(signal.SIGINT)
+        real(*arguments)
+
+    monkeypatch.setattr(Plan, copy, press)
+    with pytest.raises(fastbp.TrainingInterrupted) as caught:
+        train(300)
+    monkeypatch.undo()
+    assert len(calls) > 5
+    assert len(caught.value.history)
+    require_whole_steps(train, caught.value.history, fresh)
+
+
+# Interrupts the first training of a process, which loads or compiles, and then trains again.
+FIRST = """
+import json, random, sys, signal
+sys.path[:0] = {paths!r}
+from interrupts import interrupted
+import numpy as np
+import fastbp
+import fastbp.trainer, fastbp.steps
+
+rng = np.random.default_rng(0)
+x, t = rng.random((100, 20)), rng.integers(0, 3, 100)
+
+def train():
+    global losses
+    network = fastbp.MultiLayerNet(20, [12], 3, seed=0)
+    losses = fastbp.fit(network, x, t, iterations=9, seed=0, threads=2).train_loss_list
+
+latency, error = interrupted(train, random.Random({seed}).uniform(0.0, 0.6))
+train()
+first = losses
+train()
+print(json.dumps([first, losses, str(error)]))
+"""
+
+
+def test_ctrl_c_while_code_is_loaded_does_no_harm():
+    tests = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
+    paths = [tests, os.path.dirname(__file__)]  # noqa: PTH120
+    found = [run("-c", FIRST.format(paths=paths, seed=seed)) for seed in range(4)]
+    for first, second, _ in found:
+        assert first == second == found[0][0]
+
+
+# --- fastbp train --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_command_that_is_interrupted_keeps_whole_steps(number, code, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("--seed", 0, "--epochs", 100_000, "--out", out)
+    program = start("-m", "fastbp", "train", *arguments)
+    for line in program.stdout:
+        if line.split()[:1] == ["1"]:  # the first epoch is over
+            break
+    time.sleep(random.Random(code).uniform(0, 0.3))
+    program.send_signal(number)
+    _, err = finish(program, HANGS_AFTER)
+    assert program.returncode == code, err
+    history = fastbp.History.load(out / "history.json")
+    require_consistent(history)
+    assert f"Interrupted after {len(history):,} steps" in err
+    same = ["--seed", "0", "--iterations", str(len(history)), "--out", str(tmp_path / "fresh")]
+    assert main(["train", "--quiet", *same]) == 0
+    expected = fastbp.History.load(tmp_path / "fresh" / "history.json")
+    assert expected.train_loss_list == history.train_loss_list
+    networks = [fastbp.load_network(folder)[0] for folder in (out, tmp_path / "fresh")]
+    for key, p in networks[1].params.items():
+        assert networks[0].params[key].tobytes() == p.tobytes()
