@@ -10,6 +10,7 @@ import copy
 import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import gradient as _gradient
-from ._arrays import Array, as_plain, as_targets, positive_int
+from ._arrays import F32, F64, Array, as_float, as_parameter, as_plain, as_targets, positive_int
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import as_data
@@ -37,6 +38,9 @@ GRADIENT_ROWS, PREDICT_ROWS = 16, 256
 
 # The most memory of the compiled loop that a network keeps for its next call.
 KEPT_BYTES = 32 * 1024 * 1024
+
+# More than this no address space holds.
+MOST_PARAMETERS = sys.maxsize // 8
 
 NO_TARGETS = np.empty(0, np.int64)
 
@@ -74,6 +78,8 @@ class Network:
     ------
     TypeError, ValueError
         For arguments that are none of these; the message names the argument.
+    MemoryError
+        When there is not enough for the parameters.
     """
 
     def __init__(
@@ -98,6 +104,12 @@ class Network:
             raise ValueError(
                 f"{name}: {len(self.sizes)} sizes and {len(stds)} weight_stds, expected at least "
                 "two sizes and one standard deviation less"
+            )
+        parameters = sum((D + 1) * H for D, H in itertools.pairwise(self.sizes))
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"{name}: sizes are {self.sizes}, {parameters:.3g} parameters; expected at most "
+                f"{MOST_PARAMETERS:.3g}"
             )
         self.activation = activation
         self.weight_decay_lambda = nonnegative(name, "weight_decay_lambda", weight_decay_lambda)
@@ -131,7 +143,10 @@ class Network:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the parameters."""
-        return self.params["W1"].dtype
+        W = self.params["W1"]
+        if type(W) is np.ndarray and (W.dtype is F64 or W.dtype is F32):
+            return W.dtype
+        return as_parameter(type(self).__name__, "params['W1']", W, 2).dtype
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.sizes))
@@ -156,7 +171,8 @@ class Network:
         """
         dtype = _float_type(f"{type(self).__name__}.astype", dtype)
         twin = copy.deepcopy(self)
-        twin.params = {key: p.astype(dtype) for key, p in self.params.items()}
+        with np.errstate(over="ignore"):  # 1e300 in float32 is inf
+            twin.params = {key: np.array(p, dtype) for key, p in self.params.items()}
         return twin
 
     def predict(self, x: Any) -> Array:
@@ -476,7 +492,7 @@ def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
 def nonnegative(where: str, name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{where}: {name} is {value!r}, expected a number")
-    number = float(value)
+    number = as_float(value)
     if not 0 <= number < np.inf:
         raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
     return number

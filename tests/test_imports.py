@@ -154,6 +154,7 @@ FLOORS = {
     "kernels": 0,
     "_files": 0,
     "_interrupt": 0,
+    "_quiet": 0,
     "_folders": 0,
     "reference": 0,
     "_arrays": 1,

@@ -16,6 +16,7 @@ from .._arrays import (
     as_parameter,
     forward_first,
 )
+from .._quiet import quiet
 from ..kernels.affine import bias_backward, bias_forward
 
 
@@ -121,7 +122,7 @@ class Affine:
                 f"as W has shape {W.shape}"
             )
         out = empty((rows.shape[0], W.shape[1]), W.dtype)
-        dot(rows, W, out)
+        quiet.run(dot, rows, W, out)
         bias_forward(out, b)
         self._x, self._x_shape = rows, x.shape
         return out[0] if x.ndim == 1 else out
@@ -147,7 +148,7 @@ class Affine:
             When dout has another shape than forward's result, or W another than it had.
         """
         dout = self.backward_parameters(dout)
-        return dot(dout, self._W.T).reshape(self._x_shape)
+        return quiet.run(dot, dout, self._W.T).reshape(self._x_shape)
 
     def backward_parameters(self, dout: Any) -> Array:
         """Leave the gradients in dW and db, and return dout as (N, H), without computing dx.
@@ -178,7 +179,7 @@ class Affine:
         dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
-        self.dW = dot(as_array("Affine.backward", "x", x, W.dtype).T, dout)
+        self.dW = quiet.run(dot, as_array("Affine.backward", "x", x, W.dtype).T, dout)
         self.db = empty(H, W.dtype)
         bias_backward(self.db, dout)
         return dout

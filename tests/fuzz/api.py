@@ -1,0 +1,144 @@
+"""Random calls of fastbp's public API, each judged.
+
+    python -m tests.fuzz.api --calls 1000000 --seed 1
+
+A case is a valid call, or a few on one object, of which at most one argument is broken.  It depends
+on the seed and its number alone: ``--seed 1 --only 4711`` runs case 4711 again.
+"""
+
+import argparse
+import faulthandler
+import itertools
+import os
+import random
+import struct
+import sys
+import tempfile
+import time
+from collections import Counter
+from mmap import mmap
+from pathlib import Path
+
+from . import layer_calls
+from .judge import Finding, Judge, quiet_is_an_error
+
+CALLS = {**layer_calls.CALLS}
+# A case that takes longer hangs.
+SECONDS = 120
+# Findings after which there is nothing more to learn.
+ENOUGH = 25
+
+
+def run_case(judge, seed, number):
+    """Make the calls of one case."""
+    r = random.Random(f"{seed} {number}")
+    (case,) = r.choices(list(CALLS), CALLS.values())
+    try:
+        case(judge, r)
+    except Finding:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"the fuzzer itself failed: --seed {seed} --only {number}") from error
+
+
+def run(judge, seed, calls, told=lambda made: None, began=lambda number: None):
+    """Run cases until so many calls are made; returns the findings as (case, finding)."""
+    findings = []
+    for number in itertools.count():
+        if judge.calls >= calls or len(findings) >= ENOUGH:
+            return findings
+        made = judge.calls
+        began(number)
+        try:
+            run_case(judge, seed, number)
+        except Finding as finding:
+            findings.append((number, finding))
+        told(judge.calls - made)
+
+
+def table(outcomes):
+    """Return operations x outcomes as text."""
+    names = sorted({outcome for _, outcome in outcomes}, key=lambda o: (o != "result", o))
+    operations = sorted({operation for operation, _ in outcomes})
+    lines = [" ".join([f"{'':<34}", *(f"{name:>12}" for name in names)])]
+    rows = [(o, [outcomes[o, name] for name in names]) for o in operations]
+    rows.append(("in all", [sum(column) for column in zip(*(row for _, row in rows), strict=True)]))
+    lines += [" ".join([f"{o:<34}", *(f"{n:>12,}" for n in row)]) for o, row in rows]
+    return "\n".join(lines)
+
+
+def work(arguments, began):
+    """Make the calls and print what came of them; returns the exit code."""
+    from tqdm import tqdm
+
+    quiet_is_an_error()
+    judge, begin = Judge(), time.perf_counter()
+    if arguments.only is not None:
+        run_case(judge, arguments.seed, arguments.only)
+        print(f"case {arguments.only}: {judge.calls} calls, nothing found")
+        return 0
+    with tqdm(total=arguments.calls, unit="call", mininterval=1, dynamic_ncols=True) as bar:
+        findings = run(judge, arguments.seed, arguments.calls, bar.update, began)
+    seconds = time.perf_counter() - begin
+    print(table(judge.outcomes))
+    print(
+        f"\nseed {arguments.seed}: {judge.calls:,} calls in {seconds:.0f} s, "
+        f"{seconds / judge.calls * 1e6:.0f} us a call, {len(findings)} findings"
+    )
+    for number, finding in findings:
+        print(f"\n--seed {arguments.seed} --only {number}: {finding}")
+    return 1 if findings else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.api", description=__doc__)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, metavar="CASE", help="run one case again")
+    return supervised(parser.parse_args(), work)
+
+
+def supervised(arguments, work):
+    """Do the work in a child, so that a crash or a hang can be told with the case that did it."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(8)
+        with mmap(file.fileno(), 8) as note:
+            last = [0.0]
+
+            def began(number):
+                struct.pack_into("<q", note, 0, number)
+                if number % 256 == 0 or time.monotonic() - last[0] > 10:
+                    last[0] = time.monotonic()
+                    faulthandler.dump_traceback_later(SECONDS, exit=True)
+
+            if not hasattr(os, "fork"):
+                return work(arguments, began)
+            sys.stdout.flush()
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    faulthandler.enable()
+                    code = work(arguments, began)
+                    sys.stdout.flush()
+                except BaseException:
+                    sys.excepthook(*sys.exc_info())
+                finally:
+                    os._exit(code)
+            try:
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            except KeyboardInterrupt:
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if code not in (0, 1) or (code == 1 and _hung(note)):
+                (number,) = struct.unpack_from("<q", note, 0)
+                print(f"\ncase {number} ended the process ({code}): --seed {arguments.seed} "
+                      f"--only {number} runs it again")
+            return code
+
+
+def _hung(note):
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
