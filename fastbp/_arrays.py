@@ -264,6 +264,11 @@ def as_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def require_numbers(where: str, name: str, x: Any) -> None:
+    """Raise TypeError when an array's type is none that :func:`as_array` converts."""
+    as_array(where, name, np.empty(0, x.dtype))
+
+
 def require_finite(where: str, name: str, x: Array) -> None:
     """Raise ValueError with the first place where x, (N, ...) floats, is NaN or infinite."""
     rows = max(1, (1 << 20) // max(1, x[:1].size))

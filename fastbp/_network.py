@@ -19,7 +19,17 @@ from typing import Any
 import numpy as np
 
 from . import gradient as _gradient
-from ._arrays import F32, F64, Array, as_float, as_parameter, as_plain, as_targets, positive_int
+from ._arrays import (
+    F32,
+    F64,
+    Array,
+    as_float,
+    as_parameter,
+    as_plain,
+    as_targets,
+    positive_int,
+    require_numbers,
+)
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import as_data
@@ -108,8 +118,7 @@ class Network:
         parameters = sum((D + 1) * H for D, H in itertools.pairwise(self.sizes))
         if parameters > MOST_PARAMETERS:
             raise ValueError(
-                f"{name}: sizes are {self.sizes}, {parameters:.3g} parameters; expected at most "
-                f"{MOST_PARAMETERS:.3g}"
+                f"{name}: sizes are {self.sizes}, which make more parameters than memory can hold"
             )
         self.activation = activation
         self.weight_decay_lambda = nonnegative(name, "weight_decay_lambda", weight_decay_lambda)
@@ -276,6 +285,7 @@ class Network:
     def _evaluate(self, method: str, x: Any, t: Any) -> tuple[float, float]:
         where = f"{type(self).__name__}.{method}"
         x = as_plain(where, "x", x)
+        require_numbers(where, "x", x)
         if x.ndim < 2 or not len(x):
             raise ValueError(f"{where}: x has shape {x.shape}, expected (N, D) with N >= 1")
         t = as_targets(where, t, len(x), self.sizes[-1], self.dtype)

@@ -19,12 +19,12 @@ from collections import Counter
 from mmap import mmap
 from pathlib import Path
 
-from . import layer_calls
+from . import layer_calls, network_calls
 from .judge import Finding, Judge, quiet_is_an_error
 
-CALLS = {**layer_calls.CALLS}
+CALLS = {**layer_calls.CALLS, **network_calls.CALLS}
 # A case that takes longer hangs.
-SECONDS = 120
+SECONDS = 60
 # Findings after which there is nothing more to learn.
 ENOUGH = 25
 
@@ -38,7 +38,7 @@ def run_case(judge, seed, number):
     except Finding:
         raise
     except Exception as error:
-        raise RuntimeError(f"the fuzzer itself failed: --seed {seed} --only {number}") from error
+        raise Finding(f"the fuzzer itself failed in {case.__name__}: {error!r}") from error
 
 
 def run(judge, seed, calls, told=lambda made: None, began=lambda number: None):

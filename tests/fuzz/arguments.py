@@ -13,7 +13,7 @@ from .judge import Given, Refusal
 
 # Those that need a file or elements get a smaller share, or none.
 PLAIN_LAYOUTS = {name: f for name, f in LAYOUTS.items() if name != "memmap"}
-NEED_AXES = {"Fortran order", "read-only Fortran order", "negative row stride", "with gaps", "list of arrays", "tuple"}
+NEED_AXES = {"list", "Fortran order", "read-only Fortran order", "negative row stride", "with gaps", "list of arrays", "tuple"}
 NEED_ELEMENTS = {"misaligned", "list", "tuple", "list of arrays"}
 TYPES = ("f2", "f4", "f8", ">f4", ">f8", "i1", "i2", "i4", "i8", ">i4", "u1", "u2", "u4", "u8", "?")
 SPECIAL = (math.nan, math.inf, -math.inf, -0.0, 0.0, 1e-45, 5e-324, -1e-310)

@@ -245,6 +245,8 @@ def elementwise_layer(judge, r):
                 if name == "Relu":
                     return Want(np.where(kept <= 0, 0, dout), kept.dtype, 0)
                 y = _sigmoid(kept)
+                # Infinity times what is rounded to 0 is NaN.
+                y = np.where(np.isfinite(dout), y, y.astype(kept.dtype))
                 slope = (1 - y) * y
                 scale = np.abs(double(dout)) * np.maximum(slope, y) + np.abs(double(dout)) * 1e-30
                 return Want(double(dout) * slope, kept.dtype, 6, scale)
@@ -336,7 +338,7 @@ class _Affine:
             rows = dout.value.reshape(len(self.x), H)
             judge.call("Affine.dW", lambda: self.layer.dW, [], lambda: _product(self.x.T, rows, 0))
             ones = np.ones((1, len(rows)), dtype)
-            total = _product(ones, rows, 0)
+            total = _product(ones, rows, np.zeros(1))
             judge.call("Affine.db", lambda: self.layer.db, [], lambda: _reshape(total, (H,)))
 
     def change(self, judge, r):
@@ -361,8 +363,12 @@ class _Affine:
 def _product(x, W, b):
     """``x @ W + b`` with the bound of its rounding errors: those of all the terms."""
     x, W, b, dtype = double(x), double(W), double(b), W.dtype
-    scale = np.abs(x) @ np.abs(W) + np.abs(b)
-    return Want(x @ W + b, dtype, 2 + x.shape[-1], scale)
+    with np.errstate(all="ignore"):
+        scale, value = np.abs(x) @ np.abs(W) + np.abs(b), x @ W + b
+    if W.shape == (1, 1) and not W[0, 0]:
+        # A column times a number 0 is 0 in BLAS, also where the column is NaN; NumPy's is, too.
+        return Want(np.dot(x, W) + b, dtype, 2, scale)
+    return Want(value, dtype, 2 + x.shape[-1], scale)
 
 
 def _reshape(want, shape):
@@ -424,6 +430,8 @@ def _loss_backward(judge, r, layer, kept):
         y, rows, _ = softmax_and_loss(x, t)
         with np.errstate(all="ignore"):
             factor = np.float64(kept[0].dtype.type(dout / len(x)))
+        if not np.isfinite(factor):
+            return ANYTHING  # infinity times what may or may not be rounded to 0
         value = (y * rows.sum(1, keepdims=True) - rows) * factor  # rows sum to 1, to 1e-3
         distance = np.nan_to_num(double(x).max(1, keepdims=True) - double(x), posinf=0, neginf=0)
         scale = np.abs(factor) * (y * (2 + np.minimum(distance, 1e3)) + rows + 1e-37)
