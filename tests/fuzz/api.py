@@ -15,7 +15,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections import Counter
+from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
 
@@ -69,10 +69,23 @@ def table(outcomes):
 
 def work(arguments, began):
     """Make the calls and print what came of them; returns the exit code."""
+    quiet_is_an_error()
+    with scratch() as folder:
+        return _work(Judge(folder), arguments, began)
+
+
+@contextmanager
+def scratch():
+    """A folder that is gone afterwards, in memory where there is such a place."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+def _work(judge, arguments, began):
     from tqdm import tqdm
 
-    quiet_is_an_error()
-    judge, begin = Judge(), time.perf_counter()
+    begin = time.perf_counter()
     if arguments.only is not None:
         run_case(judge, arguments.seed, arguments.only)
         print(f"case {arguments.only}: {judge.calls} calls, nothing found")
