@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # Where each public name lives.
 _HOMES = {
     "checkpoint": ("ModelError", "load_network", "save_network"),
+    "checkpoints": ("CheckpointError", "Checkpoints"),
     "dataset": ("DatasetError", "load_digits", "load_mnist", "load_npz"),
     "functions": (
         "cross_entropy_error",
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from .checkpoint import ModelError as ModelError
     from .checkpoint import load_network as load_network
     from .checkpoint import save_network as save_network
+    from .checkpoints import CheckpointError as CheckpointError
+    from .checkpoints import Checkpoints as Checkpoints
     from .dataset import DatasetError as DatasetError
     from .dataset import load_digits as load_digits
     from .dataset import load_mnist as load_mnist

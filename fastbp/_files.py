@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
+
+PREFIX = ".fastbp-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -25,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         As the operating system says.  No temporary file is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".fastbp-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -37,12 +40,46 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):  # Windows cannot flush a folder
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _flush_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they survive a loss of power, and try it out.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        May exist.
+
+    Raises
+    ------
+    OSError
+        As the operating system says: also when no file can be made in the folder.
+    """
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        _flush_folder(each.parent)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of ``write_atomically`` that a killed process left in a folder."""
+    for path in folder.iterdir():
+        ours = re.fullmatch(re.escape(PREFIX) + r"[a-z0-9_]{8}", path.name)
+        if ours and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot flush a folder
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from . import _sealed
+from ._arrays import Array
 from ._files import write_atomically
 from .network import ACTIVATIONS, Network
 
@@ -30,20 +32,12 @@ class ModelError(ValueError):
     """A file that is no network of fastbp's; the message has the path and the reason."""
 
 
-def _library() -> Any:
-    try:
-        import safetensors.numpy
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "parameter files need safetensors: pip install 'fastbp[train]'", name=error.name
-        ) from error
-    return safetensors
-
-
 def save_network(
     path: str | PathLike[str], network: Network, notes: Mapping[str, Any] | None = None
 ) -> None:
     """Write a network's parameters, and what is needed to build it again, whole or not at all.
+
+    A SHA-256 of the whole file stands in it.
 
     Parameters
     ----------
@@ -60,15 +54,21 @@ def save_network(
     OSError
         As the operating system says.
     """
+    write_atomically(Path(path), sealed_network(network, network.params, notes))
+
+
+def sealed_network(
+    network: Network, params: Mapping[str, Array], notes: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the content of a network's file, with these parameters in the place of its own."""
     about = {
         "sizes": network.sizes,
         "activation": network.activation,
         "weight_decay_lambda": network.weight_decay_lambda,
         "notes": dict(notes or {}),
     }
-    arrays = {key: np.ascontiguousarray(p) for key, p in network.params.items()}
-    metadata = {"format": FORMAT, "network": json.dumps(about)}
-    write_atomically(Path(path), _library().numpy.save(arrays, metadata))
+    arrays = {key: np.ascontiguousarray(p) for key, p in params.items()}
+    return _sealed.seal(arrays, {"format": FORMAT, "network": json.dumps(about)})
 
 
 def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
@@ -91,7 +91,7 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
     ModuleNotFoundError
         Without safetensors.
     """
-    safetensors = _library()
+    safetensors = _sealed.library()
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
@@ -101,6 +101,8 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             # What is written in the header decides whether anything else is read.
             about, dtype = _describe(file)
+            if "sha256" in file.metadata():  # files of fastbp's first days have none
+                _sealed.verify(path, file.metadata())
             params = {key: file.get_tensor(key) for key in _shapes(about["sizes"])}
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error

@@ -75,12 +75,14 @@ class TrainingInterrupted(KeyboardInterrupt):
         Everything up to then.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, unsaved: str = "") -> None:
         self.history = history
-        super().__init__(f"training interrupted after {len(history)} steps")
+        self._unsaved = unsaved
+        also = f"; {unsaved}" if unsaved else ""
+        super().__init__(f"training interrupted after {len(history)} steps{also}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.history,)
+        return type(self), (self.history, self._unsaved)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,50 @@ class Meter:
         self.reported = 0
         self.last_good: dict[str, Array] = {}
 
+    def go_on(
+        self, last_good: dict[str, Array], examples: int, seconds: float, elapsed: float
+    ) -> None:
+        """Go on from a checkpoint; the history is that of then already.
+
+        Parameters
+        ----------
+        last_good : dict of arrays
+            The parameters of the last report.
+        examples, seconds : int, float
+            Trained since the last report.
+        elapsed : float
+            Seconds since ``fit`` began.
+        """
+        now = time.perf_counter()
+        self.last_good, self.examples = last_good, examples
+        self.begin, self.resumed = now - elapsed, now - seconds
+        self.reported = self.history.steps[-1] if self.history.steps else 0
+
+    def is_due(self) -> bool:
+        """Whether there should be a report now and is none: at the start and after each epoch."""
+        step = len(self.history)
+        last = self.history.steps[-1] if self.history.steps else -1
+        return last != step and (step % self.per_epoch == 0 or step == self.total)
+
+    def is_sound(self) -> bool:
+        """Whether training goes well, as far as one can tell without measuring.
+
+        A step after this may be the one that notices otherwise.
+        """
+        if self.allow_nonfinite:
+            return True
+        finite = all(np.isfinite(p).all() for p in self.network.params.values())
+        return finite and not self._is_hopeless()
+
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the steps since the last report."""
+        losses = self.history.train_loss_list[self.reported :]
+        return sum(losses) / len(losses) if losses else math.nan
+
+    def _is_hopeless(self) -> bool:
+        losses = self.history.train_loss_list
+        return bool(losses) and self._mean_loss() > HOPELESS * max(losses[0], self.guessing)
+
     def restore_finite(self) -> None:
         """Put the parameters of the last report back, if those of now are not finite."""
         params = self.network.params
@@ -167,17 +213,12 @@ class Meter:
         """Measure, note it in the history, and return what callbacks are told."""
         history, step = self.history, len(self.history.train_loss_list)
         training_time = time.perf_counter() - self.resumed
-        losses = history.train_loss_list[self.reported :]
+        mean_loss = self._mean_loss()
+        trained = step > self.reported
         train_loss, train_acc = self._measure(self.training)
-        mean_loss = sum(losses) / len(losses) if losses else math.nan
         if not (math.isfinite(train_loss) or self.allow_nonfinite):
             raise DivergedError(step, train_loss, learning_rate, history)
-        hopeless = not self.allow_nonfinite
-        if (
-            losses
-            and hopeless
-            and mean_loss > HOPELESS * max(history.train_loss_list[0], self.guessing)
-        ):
+        if not self.allow_nonfinite and self._is_hopeless():
             what = "the mean loss since the last report"
             raise DivergedError(step, mean_loss, learning_rate, history, what)
         test_loss: float | None = None
@@ -187,7 +228,7 @@ class Meter:
         if self.validation is not None:
             test_loss, test_acc = self._measure(self.validation)
         now = time.perf_counter()
-        speed = self.examples / training_time if losses else math.nan
+        speed = self.examples / training_time if trained else math.nan
         with interrupt.held():  # lists of one length
             if test_loss is not None and test_acc is not None:
                 history.test_loss_list.append(test_loss)
@@ -195,7 +236,7 @@ class Meter:
             history.train_acc_list.append(train_acc)
             history.steps.append(step)
             history.times.append(now - self.begin)
-            history.examples_per_second.append(speed if losses else 0.0)
+            history.examples_per_second.append(speed if trained else 0.0)
         self.examples, self.reported = 0, step
         return Report(
             step=step,

@@ -169,11 +169,11 @@ class CompiledSteps:
         """
         if not self._ahead:
             return
-        self._ahead = False
         plan, params = self.engine.plan, self.network.params
         plan.unpack(params)
         for i, name in enumerate(self.optimizer._slots):
             plan.unpack_slot(i, {k: self.optimizer._state(name, k, p) for k, p in params.items()})
+        self._ahead = False  # not before: Ctrl-C in between, and it is done again
 
     def take_up(self) -> None:
         """Go on from what the network and the optimizer hold now."""

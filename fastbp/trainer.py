@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ._arrays import (
     require_numbers,
 )
 from ._interrupt import Interrupt
+from .checkpoints import CheckpointError, Checkpoints, Keeper
 from .examples import SparseRows
 from .history import History
 from .network import Network
@@ -31,7 +33,16 @@ from .report import DivergedError, Meter, Report, TrainingInterrupted
 from .sampling import Batches
 from .steps import Examples, steps_for
 
-__all__ = ["DivergedError", "History", "Report", "Trainer", "TrainingInterrupted", "fit"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "DivergedError",
+    "History",
+    "Report",
+    "Trainer",
+    "TrainingInterrupted",
+    "fit",
+]
 
 # What `fit` trains for when neither epochs nor iterations are given.
 DEFAULT_EPOCHS = 20
@@ -57,6 +68,8 @@ def fit(
     evaluate_sample: int | None = None,
     allow_nonfinite: bool = False,
     threads: int | None = None,
+    checkpoints: str | PathLike[str] | Checkpoints | None = None,
+    resume: bool = False,
 ) -> History:
     """Train a network on mini-batches.
 
@@ -93,6 +106,14 @@ def fit(
     threads : int, optional
         The number of threads of the compiled loop.  By default what was set for the process, or
         what turns out faster while training; the results are the same to the last bit.
+    checkpoints : path-like or Checkpoints, optional
+        A folder that gets a checkpoint every 1000 steps, at the end and on Ctrl-C; the last three
+        stay, and the best network.  :class:`Checkpoints` sets these numbers.  Needs the extra
+        ``train``.
+    resume : bool, default False
+        Go on from the newest valid checkpoint in the folder; at the start, if there is none.  With
+        the same arguments the results have the bits of a training that was never stopped (and
+        versions and processor are the same).  ``epochs`` or ``iterations`` may be other ones.
 
     Returns
     -------
@@ -100,11 +121,19 @@ def fit(
 
     Raises
     ------
+    CheckpointError
+        When no checkpoint is valid, when the newest valid one is of another training, and without
+        ``resume`` when there is one.
     DivergedError
         When the loss becomes NaN, infinite, or over an epoch 1000 times that of guessing; it has
         the history.
     IndexError
         For a label outside [0, C).
+    ModuleNotFoundError
+        For checkpoints without safetensors.
+    OSError
+        When a checkpoint cannot be written; those before are as they were, and the parameters
+        those of now.
     TrainingInterrupted
         On Ctrl-C, a KeyboardInterrupt; it has the history.
     TypeError, ValueError
@@ -159,6 +188,15 @@ def fit(
         }
     )
     measure = Meter(steps, (x, t), validation, sample, history, total, per_epoch, allow_nonfinite)
+    keeper = None
+    if checkpoints is not None:
+        if not isinstance(checkpoints, Checkpoints):
+            checkpoints = Checkpoints(checkpoints)
+        keeper = Keeper(checkpoints, steps, batches, measure)
+        keeper.begin(resume)
+    elif resume:
+        raise ValueError("fit: resume=True without checkpoints, expected the folder that has them")
+    whole = True  # whether parameters, batches and history are of the same step
     # Overflow is what divergence looks like; it gets an error of its own, not NumPy's warning.
     quiet = np.errstate(over="ignore", invalid="ignore")
 
@@ -166,6 +204,8 @@ def fit(
         """Measure, and tell everybody; returns whether one of them wants to stop."""
         told = measure(optimizer.lr, interrupt)
         bar.set_postfix_str(f"loss {told.train_loss:.4f}")
+        if keeper is not None:
+            keeper.note()
         stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
         if callbacks:  # which may have changed the parameters
             steps.take_up()
@@ -173,23 +213,37 @@ def fit(
         return stop
 
     try:
-        with quiet, Interrupt() as interrupt, _progress_bar(total, progress) as bar:
-            stop = report()
+        with quiet, Interrupt() as interrupt, _progress_bar(total, len(history), progress) as bar:
+            stop = measure.is_due() and report()
             while len(history) < total and not stop:
-                until = min(total, len(history) + per_epoch)
-                while len(history) < until:
-                    rows, begins = batches.take(min(until - len(history), steps.batches_a_call()))
-                    with interrupt.held():
-                        losses = steps.run(rows, begins)
-                        diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)
-                        history.train_loss_list += losses[:-1] if diverged else losses
-                    if diverged:
-                        raise DivergedError(len(history), losses[-1], optimizer.lr, history)
+                count = steps.batches_a_call()
+                count = min(count, total - len(history), per_epoch - len(history) % per_epoch)
+                if keeper is not None:
+                    count = min(count, keeper.until())
+                with interrupt.held():
+                    whole = False
+                    rows, begins = batches.take(count)
+                    losses = steps.run(rows, begins)
+                    diverged = not (math.isfinite(losses[-1]) or allow_nonfinite)
+                    history.train_loss_list += losses[:-1] if diverged else losses
                     measure.examples += len(rows)
-                    bar.update(len(losses))
-                stop = report()
+                    whole = not diverged
+                if diverged:
+                    raise DivergedError(len(history), losses[-1], optimizer.lr, history)
+                bar.update(len(losses))
+                stop = measure.is_due() and report()
+                if keeper is not None:
+                    keeper.save_if_due()
+            if keeper is not None:
+                keeper.save()
     except KeyboardInterrupt:
-        raise TrainingInterrupted(history) from None
+        unsaved = ""
+        if keeper is not None and whole:
+            try:
+                keeper.save()
+            except OSError as error:
+                unsaved = str(error)
+        raise TrainingInterrupted(history, unsaved) from None
     except DivergedError:
         steps.publish()
         measure.restore_finite()
@@ -223,11 +277,12 @@ def _examples(
     return x, t
 
 
-def _progress_bar(total: int, progress: bool | None) -> Any:
+def _progress_bar(total: int, done: int, progress: bool | None) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(
         total=total,
+        initial=done,
         unit="step",
         disable=None if progress is None else not progress,
         delay=BAR_AFTER_SECONDS if progress is None else 0,
