@@ -256,12 +256,23 @@ def positive_int(where: str, name: str, value: Any) -> int:
 
 def as_float(value: Any) -> float:
     """Return a real number as a float: infinity where it is too large, NaN for what is none."""
+    number: Any = value
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     try:
-        return float(value)
+        return float(number)
     except OverflowError:  # integers and fractions
-        return math.inf if value > 0 else -math.inf
+        return math.inf if number > 0 else -math.inf
+
+
+def nonnegative(where: str, name: str, value: Any) -> float:
+    """Return a number that is 0 or more, or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
+    number = as_float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
+    return number
 
 
 def require_numbers(where: str, name: str, x: Any) -> None:

@@ -13,7 +13,6 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from ._arrays import (
     F32,
     F64,
     Array,
-    as_float,
     as_parameter,
     as_plain,
     as_targets,
+    nonnegative,
     positive_int,
     require_numbers,
 )
@@ -35,7 +34,7 @@ from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import as_data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
-__all__ = ["ACTIVATIONS", "Network", "nonnegative"]
+__all__ = ["ACTIVATIONS", "Network"]
 
 ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
 
@@ -497,12 +496,3 @@ def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
     if known not in (np.float32, np.float64):
         raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
     return known
-
-
-def nonnegative(where: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
-    number = as_float(value)
-    if not 0 <= number < np.inf:
-        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
-    return number

@@ -31,6 +31,6 @@ def _run_quietly(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
 
-# ``quiet.run(function, *arguments)`` calls a function of NumPy's; not one that might come back here,
-# since a context is entered once at a time.
+# ``quiet.run(function, *arguments)`` calls a function of NumPy's; not one that might come back
+# here, since a context is entered once at a time.
 quiet = _Quiet()

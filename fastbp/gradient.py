@@ -175,7 +175,7 @@ def gradient_descent(
     Raises
     ------
     TypeError, ValueError
-        As :func:`numerical_gradient`; and when lr is no finite number or step_num no integer from 0.
+        As :func:`numerical_gradient`; and when lr is no finite number or step_num no integer >= 0.
     """
     where = "gradient_descent"
     _require_callable(where, f)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from numpy import dot, empty
+from numpy import dot, empty, multiply
 
 from .. import threads  # noqa: F401 - obeys FASTBP_NUM_THREADS
 from .._arrays import (
@@ -122,7 +123,7 @@ class Affine:
                 f"as W has shape {W.shape}"
             )
         out = empty((rows.shape[0], W.shape[1]), W.dtype)
-        quiet.run(dot, rows, W, out)
+        quiet.run(_product(rows.shape[1]), rows, W, out)
         bias_forward(out, b)
         self._x, self._x_shape = rows, x.shape
         return out[0] if x.ndim == 1 else out
@@ -148,7 +149,8 @@ class Affine:
             When dout has another shape than forward's result, or W another than it had.
         """
         dout = self.backward_parameters(dout)
-        return quiet.run(dot, dout, self._W.T).reshape(self._x_shape)
+        W = self._W
+        return quiet.run(_product(W.shape[1]), dout, W.T).reshape(self._x_shape)
 
     def backward_parameters(self, dout: Any) -> Array:
         """Leave the gradients in dW and db, and return dout as (N, H), without computing dx.
@@ -179,10 +181,18 @@ class Affine:
         dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
-        self.dW = quiet.run(dot, as_array("Affine.backward", "x", x, W.dtype).T, dout)
+        self.dW = quiet.run(_product(N), as_array("Affine.backward", "x", x, W.dtype).T, dout)
         self.db = empty(H, W.dtype)
         bias_backward(self.db, dout)
         return dout
+
+
+def _product(inner: int) -> Callable[..., Array]:
+    """Return the function for a matrix product that adds up so many terms.
+
+    Where one of the matrices is a single number, ``numpy.dot`` makes 0 of 0 times NaN.
+    """
+    return multiply if inner == 1 else dot
 
 
 def _as_rows(x: Array) -> Array:

@@ -15,18 +15,35 @@ import struct
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from mmap import mmap
 from pathlib import Path
 
-from . import layer_calls, network_calls
+from . import (
+    file_calls,
+    function_calls,
+    gradient_calls,
+    layer_calls,
+    network_calls,
+    training_calls,
+)
 from .judge import Finding, Judge, quiet_is_an_error
 
-CALLS = {**layer_calls.CALLS, **network_calls.CALLS}
+MODULES = (
+    function_calls,
+    layer_calls,
+    gradient_calls,
+    network_calls,
+    training_calls,
+    file_calls,
+)
+CALLS = {case: weight for module in MODULES for case, weight in module.CALLS.items()}
 # A case that takes longer hangs.
 SECONDS = 60
 # Findings after which there is nothing more to learn.
 ENOUGH = 25
+# The exit code when there are findings; a hang ends with 1.
+FOUND = 3
 
 
 def run_case(judge, seed, number):
@@ -44,16 +61,16 @@ def run_case(judge, seed, number):
 def run(judge, seed, calls, told=lambda made: None, began=lambda number: None):
     """Run cases until so many calls are made; returns the findings as (case, finding)."""
     findings = []
-    for number in itertools.count():
-        if judge.calls >= calls or len(findings) >= ENOUGH:
-            return findings
-        made = judge.calls
+    numbers = itertools.count()
+    while judge.calls < calls and len(findings) < ENOUGH:
+        number, made = next(numbers), judge.calls
         began(number)
         try:
             run_case(judge, seed, number)
         except Finding as finding:
             findings.append((number, finding))
         told(judge.calls - made)
+    return findings
 
 
 def table(outcomes):
@@ -100,15 +117,15 @@ def _work(judge, arguments, began):
     )
     for number, finding in findings:
         print(f"\n--seed {arguments.seed} --only {number}: {finding}")
-    return 1 if findings else 0
+    return FOUND if findings else 0
 
 
-def main():
+def parser():
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.api", description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="CASE", help="run one case again")
-    return supervised(parser.parse_args(), work)
+    return parser
 
 
 def supervised(arguments, work):
@@ -116,42 +133,44 @@ def supervised(arguments, work):
     with tempfile.TemporaryFile() as file:
         file.truncate(8)
         with mmap(file.fileno(), 8) as note:
-            last = [0.0]
-
-            def began(number):
-                struct.pack_into("<q", note, 0, number)
-                if number % 256 == 0 or time.monotonic() - last[0] > 10:
-                    last[0] = time.monotonic()
-                    faulthandler.dump_traceback_later(SECONDS, exit=True)
-
+            began = _Note(note)
             if not hasattr(os, "fork"):
                 return work(arguments, began)
-            sys.stdout.flush()
             child = os.fork()
             if not child:
-                code = 1
+                code = 2
                 try:
                     faulthandler.enable()
                     code = work(arguments, began)
-                    sys.stdout.flush()
                 except BaseException:
                     sys.excepthook(*sys.exc_info())
                 finally:
+                    sys.stdout.flush()
                     os._exit(code)
-            try:
-                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            except KeyboardInterrupt:
-                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if code not in (0, 1) or (code == 1 and _hung(note)):
-                (number,) = struct.unpack_from("<q", note, 0)
-                print(f"\ncase {number} ended the process ({code}): --seed {arguments.seed} "
-                      f"--only {number} runs it again")
+            while True:
+                with suppress(KeyboardInterrupt):  # the child's
+                    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                    break
+            if code not in (0, FOUND):
+                print(f"\nit ended with {code} in --seed {arguments.seed} --only {began.number()}")
             return code
 
 
-def _hung(note):
-    return False
+class _Note:
+    """Keeps the number of the case that runs where it outlives the process, and ends a hang."""
+
+    def __init__(self, note):
+        self._note, self._armed = note, 0.0
+
+    def __call__(self, number):
+        struct.pack_into("<q", self._note, 0, number)
+        if time.monotonic() - self._armed > SECONDS / 4:
+            self._armed = time.monotonic()
+            faulthandler.dump_traceback_later(SECONDS, exit=True)
+
+    def number(self):
+        return struct.unpack_from("<q", self._note, 0)[0]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(parser().parse_args(), work))

@@ -13,11 +13,22 @@ from .judge import Given, Refusal
 
 # Those that need a file or elements get a smaller share, or none.
 PLAIN_LAYOUTS = {name: f for name, f in LAYOUTS.items() if name != "memmap"}
-NEED_AXES = {"list", "Fortran order", "read-only Fortran order", "negative row stride", "with gaps", "list of arrays", "tuple"}
+NEED_AXES = {
+    "list",
+    "Fortran order",
+    "read-only Fortran order",
+    "negative row stride",
+    "with gaps",
+    "list of arrays",
+    "tuple",
+}
 NEED_ELEMENTS = {"misaligned", "list", "tuple", "list of arrays"}
 TYPES = ("f2", "f4", "f8", ">f4", ">f8", "i1", "i2", "i4", "i8", ">i4", "u1", "u2", "u4", "u8", "?")
 SPECIAL = (math.nan, math.inf, -math.inf, -0.0, 0.0, 1e-45, 5e-324, -1e-310)
 HUGE = (3e38, -3e38, 1e300, -1e300, 88.8, -88.8, -710.0, 709.9, -1000.0, 1000.0)
+
+# Shapes of arrays for what takes any.
+SHAPES = ((), (1,), (7,), (0,), (3, 5), (1, 1), (4, 17), (2, 3, 4), (0, 3), (3, 0))
 
 # Numbers where a number is expected, and what is none.
 NUMBERS = (
@@ -99,7 +110,9 @@ class Breaker:
         return Given(name, x, _effective(x, dtype), "with special values")
 
     def _reshaped(self, name, x, dtype):
-        how = self.r.choice(("more", "fewer", "flat", "axis", "axis behind", "0-d", "empty", "none"))
+        how = self.r.choice(
+            ("more", "fewer", "flat", "axis", "axis behind", "0-d", "empty", "none")
+        )
         if how == "more":
             other = np.concatenate([x, x[:1]]) if x.ndim else np.stack([x, x])
         elif how == "fewer":
@@ -135,7 +148,7 @@ class Breaker:
 
     def _targets_in_disguise(self, name, labels, rows, kind):
         if kind == "labels":
-            types = [t for t in ("i1", "u1", "i2", "u2", ">i2", "i4", "u4", ">u4", "i8", "u8", ">i8")]
+            types = ("i1", "u1", "i2", "u2", ">i2", "i4", "u4", ">u4", "i8", "u8", ">i8")
             other = labels.astype(self.r.choice(types))
             how = self.r.choice(sorted(PLAIN_LAYOUTS))
             return Given(name, PLAIN_LAYOUTS[how](other), labels, f"{other.dtype} {how}")

@@ -24,7 +24,7 @@ class Refusal(Exception):  # noqa: N818 - not an error: what should happen
         super().__init__(kinds, *words)
 
 
-class Finding(AssertionError):
+class Finding(AssertionError):  # noqa: N818 - it is what one looks for
     """A call that broke the contract."""
 
 
@@ -82,7 +82,7 @@ class Judge:
             if isinstance(want, Refusal):
                 raise Finding(f"{what}: accepted, expected {want}; the result is {result!r:.200}")
             with np.errstate(all="ignore"):
-                self._compare(what, result, want)
+                self.compare(what, result, want)
             if fresh:
                 _require_fresh(what, result, given)
             self.outcomes[name, "result"] += 1
@@ -99,19 +99,20 @@ class Judge:
             raise Finding(f"{what}: {type(error).__name__}: {error}; expected {wanted}") from error
         self.outcomes[name, kind.__name__] += 1
 
-    def _compare(self, what, result, want):
+    def compare(self, what, result, want):
+        """Raise Finding unless a result is as wanted."""
         if isinstance(want, Want):
             _require_close(what, result, want)
         elif isinstance(want, dict):
             if result.keys() != want.keys():
                 raise Finding(f"{what}: keys {list(result)}, expected {list(want)}")
             for key in want:
-                self._compare(f"{what}[{key!r}]", result[key], want[key])
+                self.compare(f"{what}[{key!r}]", result[key], want[key])
         elif isinstance(want, tuple):
             if len(result) != len(want):
                 raise Finding(f"{what}: {len(result)} results, expected {len(want)}")
             for i, (one, wanted) in enumerate(zip(result, want, strict=True)):
-                self._compare(f"{what}[{i}]", one, wanted)
+                self.compare(f"{what}[{i}]", one, wanted)
         elif want is not ANYTHING and (type(result) is not type(want) or result != want):
             raise Finding(f"{what}: {result!r:.200}, expected {want!r:.200}")
 
@@ -175,8 +176,10 @@ def _require_close(what, result, want):
     if not close.all():
         # What float64 still holds may be infinite in float32.
         near = np.abs(value) * (1 + want.bound * unit) >= largest
-        close |= near & (np.abs(actual) >= largest * (1 - 64 * unit)) & (
-            np.sign(actual) == np.sign(value)
+        close |= (
+            near
+            & (np.abs(actual) >= largest * (1 - 64 * unit))
+            & (np.sign(actual) == np.sign(value))
         )
         if not close.all():
             bad = tuple(int(i) for i in np.argwhere(~np.atleast_1d(close))[0])

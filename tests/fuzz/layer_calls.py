@@ -1,218 +1,25 @@
-"""Generated calls of the functions and layers, each with its oracle."""
+"""Generated calls of the layers, several on one object, each with its oracle."""
 
 import math
 
 import numpy as np
 
 import fastbp
-from fastbp import reference
 
-from .arguments import Breaker, fixed, is_number, real
+from .arguments import SHAPES, Breaker, fixed, is_number, real
+from .function_calls import ELEMENTWISE, sigmoid
 from .judge import ANYTHING, Refusal, Want
+from .losses import (
+    batch,
+    double,
+    fitting,
+    guarded_loss,
+    loss_want,
+    rows_and_targets,
+    softmax_and_loss,
+)
 
 SIZES = (0, 1, 1, 2, 3, 5, 8, 17)
-SHAPES = ((), (1,), (7,), (0,), (3, 5), (1, 1), (4, 17), (2, 3, 4), (0, 3), (3, 0))
-TINY = 2.0**-1022
-
-
-def double(x):
-    return np.asarray(x, np.float64)
-
-
-# --- functions -----------------------------------------------------------------------------------
-
-
-def _sigmoid(x):
-    # The reference's, which loses the smallest ones to overflow, where it is exact: above -700.
-    return np.where(double(x) > -700, reference.sigmoid(double(x)), np.exp(double(x)))
-
-
-def _step(x):
-    return Want(reference.step_function(x), np.int64, 0)
-
-
-def _sigmoid_grad(x):
-    # (1 - y) * y of a rounded y: near y = 1 the rounding of y is all there is.
-    y = _sigmoid(x)
-    return Want((1 - y) * y, x.dtype, 4, np.maximum(y, (1 - y) * y))
-
-
-def _relu(x):
-    return Want(np.where(x <= 0, 0, x), x.dtype, 0)
-
-
-def _relu_grad(x):
-    return Want(np.where(x <= 0, 0, 1), x.dtype, 0)
-
-
-def _softmax(x):
-    if not x.ndim or not x.shape[-1]:
-        raise Refusal(ValueError, "softmax", "x", str(x.shape))
-    if not x.size:
-        return Want(np.empty(x.shape), x.dtype)
-    wide = double(x)
-    # The error of exp(x - max) is that of the difference, which is rounded in x's type.
-    distance = np.nan_to_num(wide.max(-1, keepdims=True) - wide, posinf=0, neginf=0)
-    y = reference.softmax(wide)
-    return Want(y, x.dtype, 4, y * (2 + np.minimum(distance, 1e3)) + np.finfo(x.dtype).tiny)
-
-
-ELEMENTWISE = {
-    "step_function": _step,
-    "sigmoid": lambda x: Want(_sigmoid(x), x.dtype, 4),
-    "sigmoid_grad": _sigmoid_grad,
-    "relu": _relu,
-    "relu_grad": _relu_grad,
-    "softmax": _softmax,
-}
-
-
-def function(judge, r):
-    """An element-wise function, or softmax."""
-    name = r.choice(sorted(ELEMENTWISE))
-    breaker = Breaker(r)
-    x = breaker.array(name, "x", breaker.floats(*r.choice(SHAPES)), huge=True)
-    judge.call(name, getattr(fastbp, name), [x], ELEMENTWISE[name])
-
-
-def squared_error(judge, r):
-    name = r.choice(("sum_squared_error", "mean_squared_error"))
-    breaker = Breaker(r)
-    shape = r.choice(SHAPES)
-    y = breaker.array(name, "y", breaker.floats(*shape), huge=True)
-    t = breaker.array(name, "t", breaker.floats(*shape), huge=True)
-
-    def oracle(y, t):
-        if y.shape != t.shape:
-            raise Refusal(ValueError, name, str(y.shape), str(t.shape))
-        dtype = np.result_type(y, t)
-        if dtype == np.float32:
-            return Want(_half_squares(y, t), np.float64, 2.0**29 * (y.size + 8))
-        return Want(_half_squares(y, t), np.float64, y.size + 8)
-
-    judge.call(name, getattr(fastbp, name), [y, t], oracle)
-
-
-def _half_squares(y, t):
-    exact = reference.sum_squared_error(double(y), double(t))
-    # In float32 squares are infinite earlier; what comes out is a Python float.
-    if np.result_type(y, t) == np.float32 and not exact < 1e37:
-        return math.nan if np.isnan(exact) else math.inf
-    return exact
-
-
-def rows_and_targets(where, x, t):
-    """Return (N, C) logits and targets that fit them, or raise the refusal that is due."""
-    if x.ndim not in (1, 2) or not x.size:
-        raise Refusal(ValueError, where, str(x.shape))
-    x = x.reshape(1, -1) if x.ndim == 1 else x
-    N, C = x.shape
-    if t.ndim == 1:
-        if len(t) != N:
-            raise Refusal(ValueError, where, "t")
-        if t.max() >= C:
-            raise Refusal(IndexError, where, "t[", f"[0, {C})")
-    elif t.shape != (N, C):
-        raise Refusal(ValueError, where, "t", str(t.shape))
-    return x, t
-
-
-def softmax_and_loss(x, t):
-    """Return probabilities and losses of the rows, exactly, in float64; t may be probabilities."""
-    x = double(x)
-    shifted = x - x.max(1, keepdims=True)
-    exp = np.exp(shifted)
-    total = exp.sum(1, keepdims=True)
-    rows = t if t.ndim == 2 else np.eye(x.shape[1])[t]
-    log_y = shifted - np.log(total)
-    losses = -np.where(rows != 0, rows * log_y, 0).sum(1)
-    # NaN anywhere in a row is NaN, also where its target is 0.
-    losses[np.isnan(exp / total).any(1)] = np.nan
-    return exp / total, rows, losses
-
-
-def guarded_loss(y, t, eps):
-    rows = t if t.ndim == 2 else np.eye(y.shape[1])[t]
-    return -np.where(rows != 0, rows * np.log(y + eps), 0).sum(1)
-
-
-def loss_want(x, losses):
-    """How near a mean loss must be: a row's error is some rounding errors of its logits."""
-    wide = np.abs(double(x))
-    scale = np.max(wide[np.isfinite(wide)], initial=1) * 4
-    unit = 2.0**29 if x.dtype == np.float32 else 1
-    loss = losses.mean()
-    if x.dtype == np.float32 and np.isfinite(loss) and scale > 1e37:
-        return Want(loss, np.float64, np.inf)
-    return Want(loss, np.float64, 8 * unit, scale)
-
-
-def batch(judge, r, where, single_allowed=True):
-    """Return a breaker, logits and targets for a loss."""
-    breaker = Breaker(r)
-    N, C = r.choice((1, 1, 2, 3, 8, 17)), r.choice((1, 2, 3, 10, 17))
-    x = breaker.floats(N, C)
-    x = breaker.array(where, "x", x, huge=r.random() < 0.3)
-    return breaker, x, breaker.targets(where, N, C)
-
-
-def softmax_loss(judge, r):
-    where = "SoftmaxWithLoss.forward"
-    _, x, t = batch(judge, r, where)
-
-    def oracle(x, t):
-        x, t = _fit(where, x, t)
-        return loss_want(x, softmax_and_loss(x, t)[2])
-
-    judge.call("softmax_loss", fastbp.softmax_loss, [x, t], oracle)
-
-
-def _fit(where, x, t):
-    """Return logits and targets as batches; of one example the target is a label or one row."""
-    if x.ndim == 1 and x.size:
-        C = x.size
-        if t.ndim == 1 and (t.shape == (1,) != (C,)):
-            return rows_and_targets(where, x, t)
-        if t.ndim == 1:  # a row, whose type says whether the numbers are probabilities
-            if t.shape != (C,):
-                raise Refusal((ValueError, TypeError), where)
-            raise Unclear
-        raise Refusal(ValueError, where, "t")
-    return rows_and_targets(where, x, t)
-
-
-class Unclear(Refusal):
-    """Labels that came to stand for a row of probabilities: refused unless they are one."""
-
-    def __init__(self):
-        super().__init__((ValueError, TypeError), "t")
-
-
-def cross_entropy(judge, r):
-    name = "cross_entropy_error"
-    breaker = Breaker(r)
-    N, C = r.choice((1, 2, 3, 8)), r.choice((1, 2, 3, 10))
-    y = breaker.rng.dirichlet(np.ones(C), N).astype(r.choice((np.float32, np.float64)))
-    y = breaker.array(name, "y", y)
-    t = breaker.targets(name, N, C)
-    eps = breaker.number("eps", 1e-7, real(name, "eps", lambda e: 0 <= e < 1))
-
-    def oracle(y, t, eps):
-        y, t = _fit(name, y, t)
-        eps = float(y.dtype.type(eps))  # in float32 it may be too small to be a guard
-        losses = guarded_loss(double(y), t, eps)
-        unit = 2.0**29 if y.dtype == np.float32 else 1
-        # Near y = 1 and y = 0 it is the sum y + eps that is rounded.
-        largest = np.max(np.abs(losses[np.isfinite(losses)]), initial=1)
-        smallest = np.nanmin(np.where(double(y) + eps > 0, double(y) + eps, np.inf), initial=1)
-        if y.dtype == np.float32 and smallest < 1e-30:
-            return Want(losses.mean(), np.float64, np.inf)
-        return Want(losses.mean(), np.float64, 16 * unit, largest)
-
-    judge.call(name, fastbp.cross_entropy_error, [y, t, eps], oracle)
-
-
-# --- layers --------------------------------------------------------------------------------------
 
 
 def elementwise_layer(judge, r):
@@ -244,7 +51,7 @@ def elementwise_layer(judge, r):
                     raise Refusal(ValueError, where, str(dout.shape), str(kept.shape))
                 if name == "Relu":
                     return Want(np.where(kept <= 0, 0, dout), kept.dtype, 0)
-                y = _sigmoid(kept)
+                y = sigmoid(kept)
                 # Infinity times what is rounded to 0 is NaN.
                 y = np.where(np.isfinite(dout), y, y.astype(kept.dtype))
                 slope = (1 - y) * y
@@ -306,8 +113,10 @@ class _Affine:
             if rows.shape[1] != D:
                 raise Refusal(ValueError, where, str(x.shape), str(self.W.shape))
             want = _product(rows, self.W, self.b)
-            return Want(want.value[0], want.dtype, want.bound, want.scale[0]) if x.ndim == 1 else (
-                Want(want.value, want.dtype, want.bound, want.scale)
+            return (
+                Want(want.value[0], want.dtype, want.bound, want.scale[0])
+                if x.ndim == 1
+                else (Want(want.value, want.dtype, want.bound, want.scale))
             )
 
         out = judge.call(where, self.layer.forward, [x], oracle)
@@ -336,7 +145,8 @@ class _Affine:
         dx = judge.call(where, self.layer.backward, [dout], oracle)
         if dx is not None:
             rows = dout.value.reshape(len(self.x), H)
-            judge.call("Affine.dW", lambda: self.layer.dW, [], lambda: _product(self.x.T, rows, 0))
+            want = _product(self.x.astype(dtype).T, rows, 0)
+            judge.call("Affine.dW", lambda: self.layer.dW, [], lambda: want)
             ones = np.ones((1, len(rows)), dtype)
             total = _product(ones, rows, np.zeros(1))
             judge.call("Affine.db", lambda: self.layer.db, [], lambda: _reshape(total, (H,)))
@@ -356,8 +166,6 @@ class _Affine:
             return
         self.layer.W, self.layer.b = W, b
         self.W, self.b = W, b.astype(W.dtype)
-        if self.x is not None:
-            self.x = self.x.astype(W.dtype)
 
 
 def _product(x, W, b):
@@ -365,9 +173,6 @@ def _product(x, W, b):
     x, W, b, dtype = double(x), double(W), double(b), W.dtype
     with np.errstate(all="ignore"):
         scale, value = np.abs(x) @ np.abs(W) + np.abs(b), x @ W + b
-    if W.shape == (1, 1) and not W[0, 0]:
-        # A column times a number 0 is 0 in BLAS, also where the column is NaN; NumPy's is, too.
-        return Want(np.dot(x, W) + b, dtype, 2, scale)
     return Want(value, dtype, 2 + x.shape[-1], scale)
 
 
@@ -390,7 +195,7 @@ def loss_layer(judge, r):
             _, x, t = batch(judge, r, where)
 
             def oracle(x, t):
-                logits, t = _fit(where, x, t)
+                logits, t = fitting(where, x, t)
                 y, _, losses = softmax_and_loss(logits, t)
                 if not eps.value:
                     return loss_want(logits, losses)
@@ -399,7 +204,9 @@ def loss_layer(judge, r):
                 unit = 2.0**29 if x.dtype == np.float32 else 1
                 wide = np.abs(double(x))
                 scale = np.max(wide[np.isfinite(wide)], initial=1)
-                return Want(guarded, np.float64, 64 * unit, scale * 100 if eps.value < 1e-9 else scale)
+                return Want(
+                    guarded, np.float64, 64 * unit, scale * 100 if eps.value < 1e-9 else scale
+                )
 
             if judge.call(where, layer.forward, [x, t], oracle) is not None:
                 kept = x.value, t.value
@@ -412,7 +219,9 @@ def _loss_backward(judge, r, layer, kept):
     breaker = Breaker(r)
 
     def scalar(value):
-        if np.ndim(value) or not (is_number(value) or isinstance(value, (bool, np.bool_, np.ndarray))):
+        if np.ndim(value) or not (
+            is_number(value) or isinstance(value, (bool, np.bool_, np.ndarray))
+        ):
             raise Refusal(TypeError, where, "dout")
         if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
             raise Refusal(TypeError, where, "dout")
@@ -444,11 +253,13 @@ def arithmetic(judge, r):
     """MulLayer or AddLayer, of numbers and of arrays that broadcast."""
     name = r.choice(("MulLayer", "AddLayer"))
     layer, kept = getattr(fastbp, name)(), None
-    shapes = r.choice((((3, 5), (3, 5)), ((3, 5), (5,)), ((3, 1), (1, 4)), ((), (2,)), ((4,), (4,))))
+    shapes = r.choice(
+        (((3, 5), (3, 5)), ((3, 5), (5,)), ((3, 1), (1, 4)), ((), (2,)), ((4,), (4,)))
+    )
     multiply = name == "MulLayer"
     for _ in range(r.randrange(1, 4)):
         breaker = Breaker(r)
-        if r.random() < 0.6 or kept is None and r.random() < 0.7:
+        if r.random() < 0.6 or (kept is None and r.random() < 0.7):
             where = f"{name}.forward"
             dtype = r.choice((np.float32, np.float64))
             x, y = (
@@ -462,9 +273,7 @@ def arithmetic(judge, r):
                 try:
                     shape = np.broadcast_shapes(np.shape(x), np.shape(y))
                 except ValueError:
-                    raise Refusal(
-                        ValueError, where, str(np.shape(x)), str(np.shape(y))
-                    ) from None
+                    raise Refusal(ValueError, where, str(np.shape(x)), str(np.shape(y))) from None
                 dtype = np.result_type(x, y)
                 value = double(x) * double(y) if multiply else double(x) + double(y)
                 assert value.shape == shape
@@ -508,13 +317,4 @@ def _summed(gradient, shape, dtype):
     return Want(gradient, dtype, 16, scale)
 
 
-CALLS = {
-    function: 30,
-    squared_error: 6,
-    softmax_loss: 10,
-    cross_entropy: 8,
-    elementwise_layer: 12,
-    affine: 12,
-    loss_layer: 8,
-    arithmetic: 6,
-}
+CALLS = {elementwise_layer: 12, affine: 12, loss_layer: 8, arithmetic: 6}

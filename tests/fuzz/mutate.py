@@ -5,8 +5,11 @@ import struct
 # What integers in headers are set to.
 NUMBERS = (0, 1, 2, 0x7F, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x10000, 2**31 - 1, 2**31, 2**32 - 1)
 WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
-TEXT = (b"0", b"-1", b"99999999999999999999", b"1e999", b"null", b"NaN", b"[", b"}", b'"', b"\\u0000",
-        b"(" * 50, b"'O'", b"'<f8'", b"'|S1'", b"True", b"[[[[[[[[", b"\xff", b"W1", b"{}")  # fmt: skip
+TEXT = (
+    *(b"0", b"-1", b"99999999999999999999", b"1e999", b"null", b"NaN", b"True", b"{}", b"W1"),
+    *(b"[", b"}", b'"', b"\\u0000", b"(" * 50, b"[[[[[[[[", b"\xff"),
+    *(b"'O'", b"'<f8'", b"'|S1'", b"'|a8'"),
+)
 
 
 def mutate(r, data, others):
@@ -38,7 +41,9 @@ def _byte(r, data, others):
 def _tail(r, data, others):
     """Change a byte near the end, where archives have their lists of contents."""
     if data:
-        data[-1 - r.randrange(min(len(data), r.choice((8, 24, 300))))] = r.choice((0, 1, 0xFF, r.randrange(256)))
+        data[-1 - r.randrange(min(len(data), r.choice((8, 24, 300))))] = r.choice(
+            (0, 1, 0xFF, r.randrange(256))
+        )
 
 
 def _number(r, data, others):
