@@ -113,18 +113,16 @@ def fit(judge, r):
         "batch_size": breaker.number(
             "batch_size", r.choice((1, 3, 100)), count("fit", "batch_size")
         ),
-        "threads": breaker.number("threads", 1 + (r.random() < 0.1), count("fit", "threads")),
+        "threads": breaker.number("threads", 1 + (r.random() < 0.1), _none_or_count("threads")),
         "evaluate_sample": breaker.number(
-            "evaluate_sample",
-            None,
-            lambda v: v if v is None else count("fit", "evaluate_sample")(v),
+            "evaluate_sample", None, _none_or_count("evaluate_sample")
         ),
         "seed": breaker.number("seed", 7, _seed),
         "sampling": breaker.number("sampling", r.choice(("shuffle", "choice")), _sampling),
         "optimizer": breaker.number("optimizer", rule, _fit_optimizer),
     }
     length = r.choice(("epochs", "iterations"))
-    limits[length] = breaker.number(length, r.choice((1, 2)), _length(length))
+    limits[length] = breaker.number(length, r.choice((1, 2)), _none_or_count(length))
     keywords = {key: g.object for key, g in limits.items()} | {
         "progress": False,
         "callbacks": [lambda report: report.step >= 6],
@@ -290,7 +288,7 @@ def _fit_optimizer(value):
     return value
 
 
-def _length(name):
+def _none_or_count(name):
     def oracle(value):
         return None if value is None else count("fit", name)(value)
 
