@@ -1,5 +1,6 @@
 """The readers: valid files for each, what a result must be, and damage behind checksums."""
 
+import copy
 import gzip
 import hashlib
 import io
@@ -250,7 +251,7 @@ def _change_value(r, tree):
     if r.random() < 0.15:
         del tree[key]
     else:
-        tree[key] = r.choice(ODD_VALUES)
+        tree[key] = copy.deepcopy(r.choice(ODD_VALUES))
 
 
 def _json_of(r, data, others):
