@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from numpy import dot, empty, multiply
@@ -123,7 +122,9 @@ class Affine:
                 f"as W has shape {W.shape}"
             )
         out = empty((rows.shape[0], W.shape[1]), W.dtype)
-        quiet.run(_product(rows.shape[1]), rows, W, out)
+        # A product of one term is not left to `dot`, which makes 0 of 0 times NaN where one of the
+        # matrices is a single number.
+        quiet.run(multiply if W.shape[0] == 1 else dot, rows, W, out)
         bias_forward(out, b)
         self._x, self._x_shape = rows, x.shape
         return out[0] if x.ndim == 1 else out
@@ -150,7 +151,8 @@ class Affine:
         """
         dout = self.backward_parameters(dout)
         W = self._W
-        return quiet.run(_product(W.shape[1]), dout, W.T).reshape(self._x_shape)
+        dx = quiet.run(multiply if W.shape[1] == 1 else dot, dout, W.T)  # as in forward
+        return dx.reshape(self._x_shape)
 
     def backward_parameters(self, dout: Any) -> Array:
         """Leave the gradients in dW and db, and return dout as (N, H), without computing dx.
@@ -181,18 +183,11 @@ class Affine:
         dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
-        self.dW = quiet.run(_product(N), as_array("Affine.backward", "x", x, W.dtype).T, dout)
+        x = as_array("Affine.backward", "x", x, W.dtype)
+        self.dW = quiet.run(multiply if N == 1 else dot, x.T, dout)
         self.db = empty(H, W.dtype)
         bias_backward(self.db, dout)
         return dout
-
-
-def _product(inner: int) -> Callable[..., Array]:
-    """Return the function for a matrix product that adds up so many terms.
-
-    Where one of the matrices is a single number, ``numpy.dot`` makes 0 of 0 times NaN.
-    """
-    return multiply if inner == 1 else dot
 
 
 def _as_rows(x: Array) -> Array:
