@@ -1,6 +1,10 @@
 """Ten thousand generated calls of the public API, and a judge that can find something."""
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +170,41 @@ def test_the_command_counts_and_tells(tmp_path, capsys):
     assert "seed 9: " in said
     assert " 0 findings" in said
     assert random.Random("9 0").random() == random.Random("9 0").random()
+
+
+ENDS = """
+import os, signal, sys, time
+from tests.fuzz import api
+
+def crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def hang():
+    time.sleep(600)
+
+def fail():
+    raise RuntimeError("the fuzzer's own")
+
+def work(arguments, began):
+    began(4711)
+    {end}()
+    return 0
+
+api.SECONDS = 0.5
+sys.exit(api.supervised(api.parser().parse_args(["--seed", "3"]), work))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("end", "code"), [("crash", -11), ("hang", 1), ("fail", 2)])
+def test_the_case_that_ends_the_process_is_told(end, code):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS.format(end=end)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"\nit ended with {code} in --seed 3 --only 4711\n"
+    assert done.returncode
+    assert "work" in done.stderr  # where it was
