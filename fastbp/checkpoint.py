@@ -101,8 +101,11 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             # What is written in the header decides whether anything else is read.
             about, dtype = _describe(file)
-            if "sha256" in file.metadata():  # files of fastbp's first days have none
-                _sealed.verify(path, file.metadata())
+            metadata = file.metadata()
+            if metadata.keys() - {"format", "network", "sha256"}:
+                raise ValueError(f"its header has {sorted(metadata)}")
+            if "sha256" in metadata:  # files of fastbp's first days have none
+                _sealed.verify(path, metadata)
             params = {key: file.get_tensor(key) for key in _shapes(about["sizes"])}
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error

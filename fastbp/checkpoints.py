@@ -24,6 +24,7 @@ from . import __version__, _sealed
 from ._arrays import Array, positive_int
 from ._files import make_folder, remove_leftovers, write_atomically
 from ._identity import differences, identity
+from ._interrupt import Interrupt
 from ._trees import pack, unpack
 from .checkpoint import sealed_network
 from .history import History
@@ -132,7 +133,7 @@ class Keeper:
         self.history = meter.history
         self.network, self.optimizer = steps.network, steps.optimizer
         self._identity = identity(steps, meter)
-        self._saved = -1  # the step of the newest checkpoint
+        self._saved = (-1, 0)  # steps and reports in the newest checkpoint
         self._best = -1.0  # accuracy
 
     # --- before ----------------------------------------------------------------------------------
@@ -182,7 +183,8 @@ class Keeper:
             for problem in problems:
                 warnings.warn(f"fit: a checkpoint is skipped: {problem}", stacklevel=3)
             self._identity = training["identity"]
-            self._take(step, state)
+            with Interrupt() as interrupt, interrupt.held():
+                self._take(step, state)
             return
         raise CheckpointError("fit: no checkpoint is valid: " + "; ".join(problems))
 
@@ -233,7 +235,7 @@ class Keeper:
             getattr(self.history, name)[:] = numbers
         self.meter.go_on(state["last_good"], state["examples"], state["seconds"], state["elapsed"])
         self.steps.take_up()
-        self._saved, self._best = step, state["best"]
+        self._saved, self._best = (step, len(lists["steps"])), state["best"]
 
     # --- during ----------------------------------------------------------------------------------
 
@@ -268,14 +270,14 @@ class Keeper:
         OSError
             When it cannot be written; those before are as they were.
         """
-        step = len(self.history)
-        if step == self._saved:
+        step, reports = len(self.history), len(self.history.steps)
+        if (step, reports) == self._saved:
             return
         self.steps.publish()
         if not self.meter.is_sound():
             return
         self._write(f"step-{step:09}.safetensors", self._content())
-        self._saved = step
+        self._saved = step, reports
         files = self.checkpoints.files()
         # What is newer than this was damaged, or the training would have gone on from there.
         newest = [path for found, path in files if found <= step][-self.checkpoints.keep :]

@@ -73,16 +73,18 @@ class TrainingInterrupted(KeyboardInterrupt):
     ----------
     history : History
         Everything up to then.
+    unsaved : str
+        Why there is no checkpoint of this moment, where one was asked for.
     """
 
     def __init__(self, history: History, unsaved: str = "") -> None:
         self.history = history
-        self._unsaved = unsaved
+        self.unsaved = unsaved
         also = f"; {unsaved}" if unsaved else ""
         super().__init__(f"training interrupted after {len(history)} steps{also}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.history, self._unsaved)
+        return type(self), (self.history, self.unsaved)
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,15 @@ def test_a_damaged_file_is_refused_or_is_a_network(path, changes):
     assert loaded.predict(np.zeros((1, 3))).shape == (1, 2)
 
 
+def test_any_byte_of_a_saved_network_that_changes_is_noticed(path):
+    save_network(path, build(), NOTES)
+    good = path.read_bytes()
+    for place in range(0, len(good), 7):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(ModelError):
+            load_network(path)
+
+
 def test_a_missing_file_is_named(path):
     with pytest.raises(ModelError, match="no such file") as caught:
         load_network(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastbp._files import write_atomically
+from fastbp._files import make_folder, remove_leftovers, write_atomically
 
 SIZES = [0, 1, 4096, 1_000_003]
 
@@ -190,3 +190,47 @@ def test_a_folder_is_not_replaced(path):
         write_atomically(path, b"new")
     assert list(path.parent.iterdir()) == [path]
     assert (path / "precious").read_bytes() == b"old"
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert list((tmp_path / "a" / "b" / "c").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders cannot be flushed")
+def test_the_names_of_new_folders_are_flushed(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def note(handle):
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    make_folder(tmp_path / "a" / "b")
+    assert flushed == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_folder(tmp_path / "a" / "b")
+    assert len(flushed) == 2
+
+
+def test_a_folder_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "a").write_text("x")
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(OSError, match="a"):
+            make_folder(folder)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", failing("replace", KeyboardInterrupt()))
+    monkeypatch.setattr(Path, "unlink", lambda path: None)  # as if killed
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model.bin", b"new")
+    monkeypatch.undo()
+    (tmp_path / ".fastbp-notes").write_text("x")
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".fastbp-notes"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from .._files import make_folder, remove_leftovers
+from .._interrupt import Termination
 from .options import (
     CommandFailed,
     Data,
@@ -26,6 +27,7 @@ from .options import (
     positive_int,
     set_threads,
 )
+from .settings import checkpoints, clear, go_on, save
 
 if TYPE_CHECKING:
     from ..trainer import History, Report
@@ -50,7 +52,13 @@ def add_to(commands: Any) -> None:
         description="Train a network on mini-batches and report loss and accuracy.",
         allow_abbrev=False,
     )
+    _add_options(parser)
+    # None means not said: what is said must agree with a training that is gone on with.
+    parser.set_defaults(**dict.fromkeys(vars(_parse([]))))
     parser.set_defaults(run=run, command="train")
+
+
+def _add_options(parser: Any) -> None:
     add_data(parser)
     add_network(parser)
     group = parser.add_argument_group("training")
@@ -97,30 +105,95 @@ def add_to(commands: Any) -> None:
     )
     group.add_argument("--force", action="store_true", help="write to DIR even if it exists")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument(
+        "--checkpoint-every",
+        type=positive_int,
+        metavar="N",
+        help="every N steps, keep in the folder of --out all that is needed to go on",
+    )
+    group.add_argument(
+        "--checkpoint-keep", type=positive_int, metavar="N", help="the last so many (default: 3)"
+    )
+    group.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the training in DIR, bit for bit; --epochs or --iterations may be more",
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """For arguments that nobody typed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the command's options, with their defaults."""
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    _add_options(parser)
+    return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    if options.out is not None:
+    said = {name: value for name, value in vars(options).items() if value is not None}
+    del said["run"], said["command"]
+    with Termination() as termination:
+        try:
+            code = _run(said)
+        except KeyboardInterrupt:
+            if not termination.asked:
+                raise
+            print("fastbp train: terminated", file=sys.stderr)
+            code = 143
+        return 143 if termination.asked and code == 130 else code
+
+
+def _run(said: dict[str, Any]) -> int:
+    options, before = argparse.Namespace(**vars(_parse([])) | said), None
+    if options.resume is not None:
+        options, before = go_on(said, _parse)
+    elif options.out is not None:
         _check_out(options.out, options.force)
+    if options.checkpoint_every is None and options.checkpoint_keep is not None:
+        raise UsageError("argument --checkpoint-keep: needs --checkpoint-every N")
+    if options.checkpoint_every is not None and options.out is None:
+        raise UsageError("argument --checkpoint-every: needs a folder to keep them in, --out DIR")
     set_threads(options)
     data = load_data(options)
     say = _silent if options.quiet else print
     network = build_network(options, data)
+    small = len(data.x_train) < SMALL
+    options.lr = LEARNING_RATES[options.optimizer] if options.lr is None else options.lr
+    options.batch_size = min(options.batch_size or (10 if small else 100), len(data.x_train))
+    if options.iterations is None and options.epochs is None:
+        options.epochs = 30 if small else 20
+    steps = _total(options, data)
+    if before is not None and steps < _total(before, data):
+        raise UsageError(
+            f"argument --resume: {steps:,} steps are less than the {_total(before, data):,} of the "
+            f"training in {options.out}"
+        )
     if options.out is not None:
         _make_out(options.out)
+        if before is None:
+            clear(options.out)
+        if options.checkpoint_every is not None:
+            save(options)
 
+    from ..checkpoints import CheckpointError
     from ..optimizer import OPTIMIZERS
     from ..trainer import DivergedError, TrainingInterrupted, fit
 
-    rate = LEARNING_RATES[options.optimizer] if options.lr is None else options.lr
-    optimizer = OPTIMIZERS[options.optimizer](lr=rate)
-    small = len(data.x_train) < SMALL
-    batch_size = min(options.batch_size or (10 if small else 100), len(data.x_train))
-    epochs = options.epochs or (30 if small else 20)
+    optimizer = OPTIMIZERS[options.optimizer](lr=options.lr)
+    if before is not None:
+        say(f"Going on in {options.out}")
     say(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples, "
-        f"{data.classes} classes\n{network!r}, {optimizer!r}, batches of {batch_size}\n"
+        f"{data.classes} classes\n{network!r}, {optimizer!r}, batches of {options.batch_size}\n"
     )
     if not options.quiet:
         _announce_compilation()
@@ -131,15 +204,19 @@ def run(options: argparse.Namespace) -> int:
             data.x_train,
             data.t_train,
             optimizer=optimizer,
-            batch_size=batch_size,
-            epochs=None if options.iterations else epochs,
+            batch_size=options.batch_size,
+            epochs=options.epochs,
             iterations=options.iterations,
             validation_data=(data.x_test, data.t_test),
             sampling=options.sampling,
             seed=options.seed,
             callbacks=() if options.quiet else (table.line,),
             progress=sys.stderr.isatty() and not options.quiet,
+            checkpoints=checkpoints(options),
+            resume=before is not None,
         )
+    except CheckpointError as error:
+        raise CommandFailed(str(error)) from error
     except DivergedError as error:
         if options.out is not None:
             _keep_history(options.out, error.history)
@@ -147,15 +224,26 @@ def run(options: argparse.Namespace) -> int:
     except TrainingInterrupted as error:
         done = len(error.history)
         print(f"\nInterrupted after {_steps(done)}.", file=sys.stderr)
+        if error.unsaved:
+            print(f"fastbp train: {error.unsaved}", file=sys.stderr)
         if options.out is not None:
             kept = _keep(options.out, network, data, error.history)
             print(f"Kept what there is: {', '.join(map(str, kept))}", file=sys.stderr)
+        if options.checkpoint_every is not None:
+            print(f"Go on with: fastbp train --resume {options.out}", file=sys.stderr)
         return 130
     say(_summary(network, data, history))
     if options.out is not None:
         kept = _keep(options.out, network, data, history)
         say("\nKept " + ", ".join(map(str, kept)))
     return 0
+
+
+def _total(options: argparse.Namespace, data: Data) -> int:
+    """Return the number of steps that options ask for."""
+    if options.iterations is not None:
+        return int(options.iterations)
+    return int(options.epochs * -(-len(data.x_train) // options.batch_size))
 
 
 def _silent(*_: object) -> None:
@@ -178,8 +266,8 @@ def _check_out(out: Path, force: bool) -> None:
 def _make_out(out: Path) -> None:
     """Make the folder and see that files can be made in it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        make_folder(out)
+        remove_leftovers(out)
     except OSError as error:
         raise UsageError(f"argument --out: cannot write to {out}: {error.strerror}") from error
 
