@@ -1,6 +1,7 @@
 """A hundred thousand mutated files through the readers, and mutations that reach every part."""
 
 import contextlib
+import gzip
 import math
 import random
 import struct
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastbp.dataset import DatasetError, read_idx
+from fastbp.dataset.idx import idx_header
 
 from . import api, formats, readers
 from .mutate import CHANGES, mutate
@@ -96,3 +98,26 @@ def test_the_command_counts_and_tells(capsys):
     said = capsys.readouterr().out
     assert "seed 2: 300 inputs" in said
     assert " 0 findings" in said
+
+
+NEAR = {
+    "IDX images": lambda: idx_header((63, 256, 256)) + bytes(63 * 2**16),
+    "gzip IDX": lambda: gzip.compress(
+        idx_header((63, 256, 256)) + random.Random(0).randbytes(63 * 2**16), 1
+    ),
+    "npy float64": lambda: formats._npy(np.ones((504, 1024))),
+    "npy uint8": lambda: formats._npy(np.ones((1000, 1024), np.uint8)),
+    "npy int64": lambda: formats._npy(np.ones((504, 1024), np.int64).T),
+    "npz float64": lambda: formats._npz(x=np.ones((500, 1024)), t=np.zeros(500, int)),
+    "npz uint8": lambda: formats._npz(x=np.ones((1000, 1024), np.uint8), t=np.zeros(1000, int)),
+    "npz one-hot": lambda: formats._npz(x=np.ones((900, 512)), t=np.eye(2)[np.zeros(900, int)]),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_files_as_large_as_the_cap_take_at_most_twice_as_much(trial, name):
+    (reader,) = {r for r in trial.readers if name.startswith(r.name)}
+    data = NEAR[name]()
+    trial.paths[reader].write_bytes(data)
+    reader.check(trial._read(reader, measured=True), data)
+    assert 0.9 * formats.CAP < trial.peak <= 2 * formats.CAP
