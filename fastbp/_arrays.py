@@ -10,7 +10,9 @@ one converted copy.  They never change their input.
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,8 @@ def as_array(where: str, name: str, x: Any, dtype: np.dtype[Any] | None = None) 
     array = as_plain(where, name, x)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "f" and array.dtype.type is not np.longdouble:
-        return array.astype(dtype or (F64 if size == 8 else F32), copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # 1e300 in float32 is inf
+            return array.astype(dtype or (F64 if size == 8 else F32), copy=False)
     if kind in "iub":
         return array.astype(dtype or F64)
     raise TypeError(
@@ -251,6 +254,32 @@ def positive_int(where: str, name: str, value: Any) -> int:
     return number
 
 
+def as_float(value: Any) -> float:
+    """Return a real number as a float: infinity where it is too large, NaN for what is none."""
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(number)
+    except OverflowError:  # integers and fractions
+        return math.inf if number > 0 else -math.inf
+
+
+def nonnegative(where: str, name: str, value: Any) -> float:
+    """Return a number that is 0 or more, or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
+    number = as_float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
+    return number
+
+
+def require_numbers(where: str, name: str, x: Any) -> None:
+    """Raise TypeError when an array's type is none that :func:`as_array` converts."""
+    as_array(where, name, np.empty(0, x.dtype))
+
+
 def require_finite(where: str, name: str, x: Array) -> None:
     """Raise ValueError with the first place where x, (N, ...) floats, is NaN or infinite."""
     rows = max(1, (1 << 20) // max(1, x[:1].size))
@@ -280,7 +309,11 @@ def as_plain(where: str, name: str, x: Any) -> Array:
     """
     if type(x) is ndarray:
         return x
-    if _is_masked(x):
+    try:
+        masked = _is_masked(x)
+    except RecursionError as error:
+        raise TypeError(f"{where}: {name} is a list nested too deeply") from error
+    if masked:
         raise TypeError(
             f"{where}: {name} is a masked array, whose mask would be lost; "
             "fill it first (x.filled(value))"

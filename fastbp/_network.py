@@ -10,21 +10,31 @@ import copy
 import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from . import gradient as _gradient
-from ._arrays import Array, as_plain, as_targets, positive_int
+from ._arrays import (
+    F32,
+    F64,
+    Array,
+    as_parameter,
+    as_plain,
+    as_targets,
+    nonnegative,
+    positive_int,
+    require_numbers,
+)
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import as_data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
-__all__ = ["ACTIVATIONS", "Network", "nonnegative"]
+__all__ = ["ACTIVATIONS", "Network"]
 
 ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
 
@@ -37,6 +47,9 @@ GRADIENT_ROWS, PREDICT_ROWS = 16, 256
 
 # The most memory of the compiled loop that a network keeps for its next call.
 KEPT_BYTES = 32 * 1024 * 1024
+
+# More than this no address space holds.
+MOST_PARAMETERS = sys.maxsize // 8
 
 NO_TARGETS = np.empty(0, np.int64)
 
@@ -74,6 +87,8 @@ class Network:
     ------
     TypeError, ValueError
         For arguments that are none of these; the message names the argument.
+    MemoryError
+        When there is not enough for the parameters.
     """
 
     def __init__(
@@ -98,6 +113,11 @@ class Network:
             raise ValueError(
                 f"{name}: {len(self.sizes)} sizes and {len(stds)} weight_stds, expected at least "
                 "two sizes and one standard deviation less"
+            )
+        parameters = sum((D + 1) * H for D, H in itertools.pairwise(self.sizes))
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"{name}: sizes are {self.sizes}, which make more parameters than memory can hold"
             )
         self.activation = activation
         self.weight_decay_lambda = nonnegative(name, "weight_decay_lambda", weight_decay_lambda)
@@ -131,7 +151,10 @@ class Network:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the parameters."""
-        return self.params["W1"].dtype
+        W = self.params["W1"]
+        if type(W) is np.ndarray and (W.dtype is F64 or W.dtype is F32):
+            return W.dtype
+        return as_parameter(type(self).__name__, "params['W1']", W, 2).dtype
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.sizes))
@@ -156,7 +179,8 @@ class Network:
         """
         dtype = _float_type(f"{type(self).__name__}.astype", dtype)
         twin = copy.deepcopy(self)
-        twin.params = {key: p.astype(dtype) for key, p in self.params.items()}
+        with np.errstate(over="ignore"):  # 1e300 in float32 is inf
+            twin.params = {key: np.array(p, dtype) for key, p in self.params.items()}
         return twin
 
     def predict(self, x: Any) -> Array:
@@ -260,6 +284,7 @@ class Network:
     def _evaluate(self, method: str, x: Any, t: Any) -> tuple[float, float]:
         where = f"{type(self).__name__}.{method}"
         x = as_plain(where, "x", x)
+        require_numbers(where, "x", x)
         if x.ndim < 2 or not len(x):
             raise ValueError(f"{where}: x has shape {x.shape}, expected (N, D) with N >= 1")
         t = as_targets(where, t, len(x), self.sizes[-1], self.dtype)
@@ -471,12 +496,3 @@ def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
     if known not in (np.float32, np.float64):
         raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
     return known
-
-
-def nonnegative(where: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
-    number = float(value)
-    if not 0 <= number < np.inf:
-        raise ValueError(f"{where}: {name} is {value!r}, expected a number >= 0")
-    return number

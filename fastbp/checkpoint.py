@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import _sealed
-from ._arrays import Array
+from ._arrays import Array, as_float
 from ._files import write_atomically
 from .network import ACTIVATIONS, Network
 
@@ -132,7 +132,7 @@ def _describe(file: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
     sizes, decay = about["sizes"], about["weight_decay_lambda"]
     if len(sizes) < 2 or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"sizes are {sizes}")
-    if type(decay) not in (int, float) or not 0 <= decay < math.inf:
+    if type(decay) not in (int, float) or not 0 <= as_float(decay) < math.inf:
         raise ValueError(f"weight_decay_lambda is {decay!r}")
     if type(about["activation"]) is not str or about["activation"] not in ACTIVATIONS:
         raise ValueError(f"activation is {about['activation']!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, as_kernel_array
+from ._arrays import Array, as_kernel_array, require_numbers
 from .kernels import tables
 from .kernels.sparse import compress, count_nonzeros, count_segments
 from .plan import Plan
@@ -51,7 +51,7 @@ class SparseRows:
                 f"{where}: {name} has shape {x.shape}, expected (N, D) with D at most "
                 f"{SPARSE_COLUMNS} for sparse inputs"
             )
-        as_array(where, name, np.empty(0, x.dtype))
+        require_numbers(where, name, x)
         rows = x.tocsr()
         self.shape: tuple[int, int] = x.shape
         self._take(where, name, rows)

@@ -23,7 +23,7 @@ from .kernels.relu import relu_forward
 from .kernels.sigmoid import sigmoid_forward
 from .kernels.softmax_loss import softmax_forward
 from .layers import SoftmaxWithLoss
-from .layers.softmax_with_loss import guarded_cross_entropy
+from .layers.softmax_with_loss import guard, guarded_cross_entropy
 
 __all__ = [
     "cross_entropy_error",
@@ -92,7 +92,11 @@ def sigmoid(x: Any) -> Any:
     TypeError
         For what is not an array of real numbers.
     """
-    x = as_kernel_array("sigmoid", "x", x)
+    return _sigmoid("sigmoid", x)
+
+
+def _sigmoid(where: str, x: Any) -> Any:
+    x = as_kernel_array(where, "x", x)
     out = empty(x.shape, x.dtype)
     sigmoid_forward(*as_matrices(out, x))
     return out[()]
@@ -115,7 +119,7 @@ def sigmoid_grad(x: Any) -> Any:
     TypeError
         For what is not an array of real numbers.
     """
-    y = sigmoid(x)
+    y = _sigmoid("sigmoid_grad", x)
     return (1 - y) * y
 
 
@@ -240,7 +244,8 @@ def _half_square_sum(where: str, y: Any, t: Any) -> float:
     y, t = as_array(where, "y", y), as_array(where, "t", t)
     if y.shape != t.shape:
         raise ValueError(f"{where}: y has shape {y.shape} and t {t.shape}, expected the same")
-    return float(0.5 * np.sum((y - t) ** 2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(0.5 * np.sum((y - t) ** 2))
 
 
 def cross_entropy_error(y: Any, t: Any, eps: float = 1e-7) -> float:
@@ -255,7 +260,7 @@ def cross_entropy_error(y: Any, t: Any, eps: float = 1e-7) -> float:
     t : (N,) integers in [0, C), or (N, C) rows
         Labels, or one-hot rows or probabilities; for y of shape (C,) a label or one row.
     eps : float, default 1e-7
-        The book's guard against log(0).
+        The book's guard against log(0), in [0, 1).
 
     Returns
     -------
@@ -268,9 +273,10 @@ def cross_entropy_error(y: Any, t: Any, eps: float = 1e-7) -> float:
     TypeError
         For labels that are not integers, and for arrays that are not of numbers.
     ValueError
-        For an empty batch, other shapes, or rows that do not sum to 1 (to 1e-3).
+        For an empty batch, other shapes, rows that do not sum to 1 (to 1e-3), or another eps.
     """
     where = "cross_entropy_error"
+    eps = guard(where, eps)
     y = as_array(where, "y", y)
     if y.ndim not in (1, 2) or not y.size:
         raise ValueError(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from ._arrays import Array
+from ._arrays import Array, as_float
 
 __all__ = [
     "GradientCheck",
@@ -37,7 +39,15 @@ def numerical_diff(f: Callable[[float], Any], x: float) -> Any:
     Returns
     -------
     float
+
+    Raises
+    ------
+    TypeError
+        When f is not callable, or x no number.
     """
+    _require_callable("numerical_diff", f)
+    if isinstance(x, (str, bytes)) or np.asarray(x).dtype.kind not in "fiub":
+        raise TypeError(f"numerical_diff: x is {x!r}, expected a number")
     return (f(x + H) - f(x - H)) / (2 * H)
 
 
@@ -63,11 +73,12 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array) -> Array:
     Raises
     ------
     TypeError
-        When x is not an array of float64 or float32.
+        When x is not an array of float64 or float32, or f not callable.
     ValueError
         When x is read-only, or f does not return one number.
     """
     where = "numerical_gradient"
+    _require_callable(where, f)
     _require_floats(where, "x", x)
     if not x.flags.writeable:
         raise ValueError(f"{where}: x is read-only, expected an array whose elements can be moved")
@@ -87,6 +98,11 @@ def warn_of_float32(name: str, stacklevel: int = 3) -> None:
         UserWarning,
         stacklevel=stacklevel,
     )
+
+
+def _require_callable(where: str, f: Any) -> None:
+    if not callable(f):
+        raise TypeError(f"{where}: f is of type {type(f).__name__}, expected a function")
 
 
 def _require_floats(where: str, name: str, x: Any) -> None:
@@ -159,12 +175,20 @@ def gradient_descent(
     Raises
     ------
     TypeError, ValueError
-        As :func:`numerical_gradient`.
+        As :func:`numerical_gradient`; and when lr is no finite number or step_num no integer >= 0.
     """
-    _require_floats("gradient_descent", "init_x", init_x)
+    where = "gradient_descent"
+    _require_callable(where, f)
+    _require_floats(where, "init_x", init_x)
+    rate = as_float(lr)
+    if not math.isfinite(rate):
+        raise ValueError(f"{where}: lr is {lr!r}, expected a finite number")
+    if isinstance(step_num, bool) or not isinstance(step_num, Integral) or step_num < 0:
+        raise ValueError(f"{where}: step_num is {step_num!r}, expected an integer >= 0")
     x = np.array(init_x)
-    for _ in range(step_num):
-        x -= lr * numerical_gradient(f, x)
+    for _ in range(int(step_num)):
+        with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
+            x -= rate * numerical_gradient(f, x)
     return x
 
 

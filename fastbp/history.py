@@ -124,7 +124,10 @@ class History:
             if name == "settings":
                 continue
             kinds = (int,) if name == "steps" else (int, float)
-            if not isinstance(values, list) or not all(type(v) in kinds for v in values):
+            # JSON has integers that no float can hold.
+            if not isinstance(values, list) or not all(
+                type(v) in kinds and (type(v) is float or abs(v) < 2**63) for v in values
+            ):
                 raise TypeError(f"{name} is no list of numbers")
 
     def plot(self, path: str | PathLike[str] | None = None) -> Figure:

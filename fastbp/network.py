@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import positive_int
-from ._network import ACTIVATIONS, Network, nonnegative
+from ._arrays import nonnegative, positive_int
+from ._network import ACTIVATIONS, Network
 
 __all__ = ["ACTIVATIONS", "MultiLayerNet", "Network", "TwoLayerNet"]
 

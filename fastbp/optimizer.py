@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_kernel_array
+from ._arrays import Array, as_float, as_kernel_array
 from .kernels import tables
 from .kernels import update as kernels
 
@@ -25,23 +24,21 @@ EPS = 1e-7
 
 def _rate(optimizer: object, value: Any) -> float:
     """Return a learning rate: positive and finite."""
-    if not _is_number(value) or not 0 < value < math.inf:
+    number = as_float(value)
+    if not 0 < number < math.inf:
         name = type(optimizer).__name__
         raise ValueError(f"{name}: lr is {value!r}, expected a positive number")
-    return float(value)
+    return number
 
 
 def _decay(optimizer: object, name: str, value: Any) -> float:
     """Return the share of the past that a running mean keeps: in [0, 1)."""
-    if not _is_number(value) or not 0 <= value < 1:
+    number = as_float(value)
+    if not 0 <= number < 1:
         raise ValueError(
             f"{type(optimizer).__name__}: {name} is {value!r}, expected a number in [0, 1)"
         )
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return number
 
 
 class Optimizer:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from ._arrays import (
-    as_array,
     as_plain,
     as_targets,
     nonfinite,
     positive_int,
     require_finite,
+    require_numbers,
 )
 from ._interrupt import Interrupt
 from .checkpoints import CheckpointError, Checkpoints, Keeper
@@ -270,6 +270,7 @@ def _examples(
     D, C = network.sizes[0], network.sizes[-1]
     sparse = hasattr(x, "tocsr")  # SciPy's matrices, which need not be installed
     x = SparseRows(where, name, x) if sparse else as_plain(where, name, x)
+    require_numbers(where, name, x.values if sparse else x)
     if len(x.shape) < 2 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"{where}: {name} has shape {x.shape}, expected (N, {D})")
     if not len(x):
@@ -280,7 +281,6 @@ def _examples(
         if bad is not None:
             raise nonfinite(where, name, *bad)
         return x, t
-    as_array(where, name, x[:1], network.dtype)  # the type, without converting everything
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
     return x, t

@@ -263,7 +263,7 @@ REFUSED = {
                 {"3": 5},
             ],
             "activation": [None, "tanh", 1, [], {}],
-            "weight_decay_lambda": [None, -1, "0", float("nan"), float("inf"), [], {}],
+            "weight_decay_lambda": [None, -1, "0", float("nan"), float("inf"), 10**400, [], {}],
             "notes": [None, 5, "abc", [1]],
         }.items()
         for value in values

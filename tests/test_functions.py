@@ -452,3 +452,16 @@ def test_targets_of_another_shape(name, shape):
 def test_arguments_that_are_no_batch(name, shape):
     with pytest.raises(ValueError, match=rf"has shape {re.escape(str(shape))}"):
         getattr(functions, name)(np.zeros(shape), np.zeros(shape[:1], int))
+
+
+def test_numbers_that_are_too_large_give_infinity_without_a_warning():
+    assert functions.sum_squared_error([1e300], [0.0]) == np.inf
+    assert np.isnan(functions.sum_squared_error([np.inf], [np.inf]))
+    assert np.isnan(functions.cross_entropy_error([[-0.5, 1.5]], [0]))
+
+
+def test_a_list_that_holds_itself_is_a_type_error():
+    endless = []
+    endless.append(endless)
+    with pytest.raises(TypeError, match="relu: x is a list nested too deeply"):
+        functions.relu(endless)

@@ -565,3 +565,32 @@ def test_the_differences_are_those_of_the_gradients():
 
 def test_the_check_is_importable_from_fastbp():
     assert fastbp.check_gradient is check_gradient
+
+
+@pytest.mark.parametrize("name", ["numerical_gradient", "numerical_diff", "gradient_descent"])
+def test_what_is_no_function_is_a_type_error(name):
+    with pytest.raises(TypeError, match=f"{name}: f is of type int"):
+        getattr(fastbp, name)(3, np.ones(2))
+
+
+@pytest.mark.parametrize("x", ["1", None, 1j, [None]])
+def test_numerical_diff_at_no_number_is_a_type_error(x):
+    with pytest.raises(TypeError, match="numerical_diff: x is"):
+        fastbp.numerical_diff(lambda x: x, x)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        *(({"lr": lr}, "lr") for lr in ("0.1", None, np.nan, np.inf, 10**400, True)),
+        *(({"step_num": n}, "step_num") for n in (-1, 1.5, "3", None, True)),
+    ],
+)
+def test_gradient_descent_names_what_it_refuses(given, name):
+    with pytest.raises(ValueError, match=f"gradient_descent: {name} is"):
+        fastbp.gradient_descent(lambda x: x.sum(), np.ones(2), **given)
+
+
+def test_gradient_descent_with_a_rate_too_large_is_not_finite():
+    x = fastbp.gradient_descent(lambda x: x.sum(), np.full(2, 1e10), lr=1e308, step_num=2)
+    assert not np.isfinite(x).any()

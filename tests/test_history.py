@@ -230,3 +230,11 @@ def test_a_picture_in_an_unknown_format_leaves_the_old_one(trained, tmp_path):
         trained.plot(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["train_loss_list", "times", "steps"])
+def test_an_integer_that_no_float_holds_is_no_record(tmp_path, name):
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps({name: [10**400]}))
+    with pytest.raises(ValueError, match=f"{name} is no list of numbers"):
+        History.load(path)

@@ -155,6 +155,7 @@ FLOORS = {
     "_files": 0,
     "_sealed": 0,
     "_interrupt": 0,
+    "_quiet": 0,
     "_folders": 0,
     "reference": 0,
     "_arrays": 1,

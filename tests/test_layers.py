@@ -324,3 +324,24 @@ def test_a_mask_inside_a_list_is_not_lost_in_silence(name):
     rows = [np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])]
     with pytest.raises(TypeError, match="masked"):
         ELEMENTWISE[name][0]().forward(rows)
+
+
+@pytest.mark.parametrize("layer", [MulLayer, AddLayer])
+def test_arithmetic_names_what_it_refuses_and_keeps_what_it_had(layer):
+    layer = layer()
+    name = type(layer).__name__
+    layer.forward(np.array([2.0, 3.0]), 5.0)
+    with pytest.raises(ValueError, match=rf"{name}.forward: x has shape \(3,\) and y \(2,\)"):
+        layer.forward(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match=f"{name}.forward: a number is too large"):
+        layer.forward(10**400, np.ones(2))
+    dx, _ = layer.backward(np.ones(2))
+    np.testing.assert_array_equal(dx, [5, 5] if name == "MulLayer" else [1, 1])
+
+
+@pytest.mark.parametrize("layer", [MulLayer, AddLayer])
+def test_arithmetic_has_gradients_of_its_result_s_type(layer):
+    layer = layer()
+    layer.forward(np.ones(2), np.ones(2, np.float32))
+    assert {d.dtype for d in layer.backward(np.ones(2, np.float32))} == {np.dtype(float)}
+    assert not np.isfinite(layer.forward(np.full(2, np.inf), np.full(2, -np.inf))).any()

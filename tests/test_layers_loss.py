@@ -1,6 +1,8 @@
 """SoftmaxWithLoss: ``mean_n( log sum_c exp(x[n, c]) - x[n, t[n]] )`` and its gradient."""
 
+import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from closeness import agree, assert_close, central_differences
 from odd_arrays import MATRIX_LAYOUTS, REFUSED, snapshot
 
 from fastbp import reference
+from fastbp.functions import cross_entropy_error
 from fastbp.kernels.jit import JIT_DISABLED
 from fastbp.layers import SoftmaxWithLoss
 
@@ -497,3 +500,42 @@ def test_a_new_shape_for_y_changes_nothing():
     layer.forward(np.zeros((2, 3)), [0, 1])
     layer.y.shape = (6, 1)
     assert layer.backward().shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "dout", ["1", b"1", None, 1j, {}, [1], np.ones(1), np.array("a"), object()]
+)
+def test_a_dout_that_is_no_number_is_a_type_error(dout):
+    layer = SoftmaxWithLoss()
+    layer.forward(np.zeros((2, 2)), [0, 1])
+    with pytest.raises(TypeError, match=r"SoftmaxWithLoss\.backward: dout"):
+        layer.backward(dout)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dout", [True, np.array(2), np.float32(0.5), Fraction(1, 4)])
+def test_dout_may_be_any_number(dtype, dout):
+    layer = SoftmaxWithLoss()
+    layer.forward(np.zeros((2, 2), dtype), [0, 1])
+    expected = float(dout) * np.array([[-0.25, 0.25], [0.25, -0.25]])
+    np.testing.assert_array_equal(layer.backward(dout), expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dout", [10**400, 1e300, -math.inf])
+def test_a_dout_too_large_is_infinite(dout):
+    layer = SoftmaxWithLoss()
+    layer.forward(np.zeros((2, 2), np.float32), [0, 1])
+    assert np.isinf(layer.backward(dout)).all()
+
+
+@pytest.mark.parametrize("eps", [-1e-9, 1, math.nan, "1e-7", None, 1j, True, 10**400])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("SoftmaxWithLoss", SoftmaxWithLoss),
+        ("cross_entropy_error", lambda eps: cross_entropy_error([[0.5, 0.5]], [0], eps)),
+    ],
+)
+def test_a_guard_outside_is_a_value_error(name, call, eps):
+    with pytest.raises(ValueError, match=rf"{name}: eps is .*, expected a number in \[0, 1\)"):
+        call(eps)

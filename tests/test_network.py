@@ -803,3 +803,42 @@ def test_astype_shares_nothing(dtype):
 def test_astype_refuses_other_types(dtype):
     with pytest.raises(TypeError, match="dtype"):
         build(1).astype(dtype)
+
+
+@pytest.mark.parametrize("sizes", [(2**50, 2**20, 2), (10**400, 2, 2), (2, 2, 2**62)])
+def test_sizes_that_no_memory_holds_are_a_value_error(sizes):
+    with pytest.raises(ValueError, match=r"TwoLayerNet: sizes are .*more parameters than memory"):
+        TwoLayerNet(*sizes)
+
+
+@pytest.mark.parametrize("decay", [10**400, np.inf, -1])
+def test_a_weight_decay_too_large_is_a_value_error(decay):
+    with pytest.raises(ValueError, match="weight_decay_lambda"):
+        MultiLayerNet(2, [2], 2, weight_decay_lambda=decay)
+
+
+@pytest.mark.parametrize("form", [list, np.float16, np.int64, ">f8", "f4"])
+def test_parameters_may_be_replaced_by_numbers_of_any_form(form):
+    net, x, t = TwoLayerNet(2, 3, 2, seed=0), np.ones((20, 2)), np.zeros(20, int)
+    W = 5 * net.params["W1"].round(2) + 1
+    net.params["W1"] = W.tolist() if form is list else W.astype(form)
+    twin = TwoLayerNet(2, 3, 2, seed=0)
+    twin.params["W1"] = np.array(
+        net.params["W1"], np.float32 if form in ("f4", np.float16) else float
+    )
+    for rows in (x, x[:3]):
+        np.testing.assert_array_equal(net.predict(rows), twin.predict(rows))
+        assert net.accuracy(rows, t[: len(rows)]) == twin.accuracy(rows, t[: len(rows)])
+        one_hot = np.eye(2)[t[: len(rows)]]
+        assert net.loss(rows, one_hot) == twin.loss(rows, one_hot)
+    assert net.dtype == twin.dtype
+    assert net.astype(np.float32).dtype == np.float32
+
+
+@pytest.mark.parametrize("W", [None, "W1", np.ma.ones((2, 3)), [[1, 2], [3]]])
+def test_parameters_that_are_no_numbers_are_a_type_error(W):
+    net = TwoLayerNet(2, 3, 2, seed=0)
+    net.params["W1"] = W
+    for call in (net.accuracy, net.loss, net.gradient):
+        with pytest.raises((TypeError, ValueError), match="W"):
+            call(np.ones((20, 2)), np.zeros(20, int))

@@ -408,3 +408,9 @@ def test_state_in_any_layout_is_used_and_kept(odd):
         plain.update(params[0], grads)
         other.update(params[1], grads)
     np.testing.assert_array_equal(params[0]["W"], params[1]["W"])
+
+
+@pytest.mark.parametrize("lr", [10**400, True, None, 1j, "0.1", np.nan, np.inf, 0])
+def test_a_learning_rate_that_no_float_holds_is_a_value_error(lr):
+    with pytest.raises(ValueError, match="SGD: lr is"):
+        fastbp.SGD(lr)

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import tokenize
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,9 @@ def parse_header(path: Path, label: str, head: bytes, total: int) -> Header:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADER_READERS:
             raise ValueError(f"version {version}")
-        shape, fortran_order, dtype = _HEADER_READERS[version](stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of type names that a later NumPy will not know
+            shape, fortran_order, dtype = _HEADER_READERS[version](stream)
     except _HEADER_ERRORS as error:
         raise DatasetError(path, f"{label}not a .npy header: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numpy import dot, empty
+from numpy import dot, empty, multiply
 
 from .. import threads  # noqa: F401 - obeys FASTBP_NUM_THREADS
 from .._arrays import (
@@ -16,6 +16,7 @@ from .._arrays import (
     as_parameter,
     forward_first,
 )
+from .._quiet import quiet
 from ..kernels.affine import bias_backward, bias_forward
 
 
@@ -121,7 +122,9 @@ class Affine:
                 f"as W has shape {W.shape}"
             )
         out = empty((rows.shape[0], W.shape[1]), W.dtype)
-        dot(rows, W, out)
+        # A product of one term is not left to `dot`, which makes 0 of 0 times NaN where one of the
+        # matrices is a single number.
+        quiet.run(multiply if W.shape[0] == 1 else dot, rows, W, out)
         bias_forward(out, b)
         self._x, self._x_shape = rows, x.shape
         return out[0] if x.ndim == 1 else out
@@ -147,7 +150,9 @@ class Affine:
             When dout has another shape than forward's result, or W another than it had.
         """
         dout = self.backward_parameters(dout)
-        return dot(dout, self._W.T).reshape(self._x_shape)
+        W = self._W
+        dx = quiet.run(multiply if W.shape[1] == 1 else dot, dout, W.T)  # as in forward
+        return dx.reshape(self._x_shape)
 
     def backward_parameters(self, dout: Any) -> Array:
         """Leave the gradients in dW and db, and return dout as (N, H), without computing dx.
@@ -178,7 +183,8 @@ class Affine:
         dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
-        self.dW = dot(as_array("Affine.backward", "x", x, W.dtype).T, dout)
+        x = as_array("Affine.backward", "x", x, W.dtype)
+        self.dW = quiet.run(multiply if N == 1 else dot, x.T, dout)
         self.db = empty(H, W.dtype)
         bias_backward(self.db, dout)
         return dout

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .._arrays import as_array, forward_first
+from .._quiet import quiet
 
 
 class MulLayer:
@@ -35,9 +38,18 @@ class MulLayer:
         Returns
         -------
         number or array
+
+        Raises
+        ------
+        TypeError
+            For what is not an array of real numbers.
+        ValueError
+            For shapes that do not broadcast, and for integers too large for floating point.
         """
-        self.x, self.y = _operand("MulLayer.forward", "x", x), _operand("MulLayer.forward", "y", y)
-        out = self.x * self.y
+        where = "MulLayer.forward"
+        x, y = _operand(where, "x", x), _operand(where, "y", y)
+        out = _combined(where, operator.mul, x, y)
+        self.x, self.y = x, y
         self._shape, self._dtype = np.shape(out), _float_type(out)
         return out
 
@@ -65,7 +77,9 @@ class MulLayer:
         if self.x is None:
             raise forward_first("MulLayer.backward")
         dout = _gradient("MulLayer.backward", dout, self._shape, self._dtype)
-        return _sum_to(np.shape(self.x), dout * self.y), _sum_to(np.shape(self.y), dout * self.x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            dx, dy = dout * self.y, dout * self.x
+            return _sum_to(np.shape(self.x), dx), _sum_to(np.shape(self.y), dy)
 
 
 class AddLayer:
@@ -87,9 +101,16 @@ class AddLayer:
         Returns
         -------
         number or array
+
+        Raises
+        ------
+        TypeError
+            For what is not an array of real numbers.
+        ValueError
+            For shapes that do not broadcast, and for integers too large for floating point.
         """
         x, y = _operand("AddLayer.forward", "x", x), _operand("AddLayer.forward", "y", y)
-        out = x + y
+        out = _combined("AddLayer.forward", operator.add, x, y)
         self._shapes = np.shape(x), np.shape(y)
         self._shape, self._dtype = np.shape(out), _float_type(out)
         return out
@@ -117,7 +138,8 @@ class AddLayer:
         if self._shapes is None:
             raise forward_first("AddLayer.backward")
         dout = _gradient("AddLayer.backward", dout, self._shape, self._dtype)
-        dx, dy = (_sum_to(shape, dout * 1) for shape in self._shapes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            dx, dy = (_sum_to(shape, dout * 1) for shape in self._shapes)
         return dx, dy
 
 
@@ -128,14 +150,29 @@ def _operand(where: str, name: str, value: Any) -> Any:
     return as_array(where, name, value)
 
 
+def _combined(where: str, combine: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    """Return the product or the sum: infinity and NaN where it is that, without a warning."""
+    try:
+        return quiet.run(combine, x, y)
+    except OverflowError as error:  # of Python's integers
+        raise ValueError(f"{where}: a number is too large for floating point") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: x has shape {np.shape(x)} and y {np.shape(y)}, "
+            "expected shapes that broadcast"
+        ) from error
+
+
 def _float_type(out: Any) -> np.dtype[Any] | None:
     """Return the type of a result that is an array of floats, which its gradient shares."""
-    return out.dtype if isinstance(out, np.ndarray) and out.dtype.kind == "f" else None
+    return out.dtype if isinstance(out, (np.ndarray, np.floating)) else None
 
 
 def _gradient(where: str, dout: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Return dout in the shape of forward's result; a number stands in every place."""
     dout = _operand(where, "dout", dout)
+    if dtype is not None and isinstance(dout, np.ndarray):
+        dout = as_array(where, "dout", dout, dtype)
     if np.ndim(dout) and np.shape(dout) != shape:
         raise ValueError(f"{where}: dout has shape {np.shape(dout)}, expected {shape}")
     return dout if np.shape(dout) == shape else np.full(shape, dout, dtype)

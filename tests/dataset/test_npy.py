@@ -314,3 +314,11 @@ def test_fuzz(save, content):
     assert got.flags.c_contiguous
     assert 0 < got.nbytes <= 4 * len(content)
     assert np.isfinite(got).all()
+
+
+def test_a_type_name_that_numpy_gives_up_is_refused_without_a_warning(tmp_path):
+    path = tmp_path / "x.npy"
+    header = b"{'descr': '|a8', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8))
+    with pytest.raises(DatasetError, match=r"x\.npy: "):
+        load_npy(path)
