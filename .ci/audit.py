@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess  # with the arguments below  # nosec B404
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +27,7 @@ def audit(*arguments: str) -> list[dict[str, Any]] | None:
         command = [sys.executable, "-m", "pip_audit", "--progress-spinner=off", "--timeout=15"]
         command += ["--format=json", f"--output={report}", *arguments]
         try:
-            done = subprocess.run(  # no shell  # noqa: S603  # nosec B603
+            done = subprocess.run(  # noqa: S603 - no shell, nobody's words
                 command, capture_output=True, text=True, timeout=TIMEOUT, check=False
             )
         except subprocess.TimeoutExpired:

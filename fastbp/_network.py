@@ -332,12 +332,12 @@ class Network:
         first, *rest = self.layers.values()
         for layer in reversed(rest):
             dout = layer.backward(dout)
-        assert isinstance(first, Affine)  # for the type checker  # noqa: S101  # nosec B101
+        assert isinstance(first, Affine)  # noqa: S101 - tells the type checker
         first.backward_parameters(dout)  # nobody asks for the gradient of the input
         grads = {}
         for i, affine in enumerate(self._affines(), start=1):
-            assert affine.dW is not None  # noqa: S101  # nosec B101
-            assert affine.db is not None  # noqa: S101  # nosec B101
+            assert affine.dW is not None  # noqa: S101
+            assert affine.db is not None  # noqa: S101
             grads[f"W{i}"], grads[f"b{i}"] = affine.dW, affine.db
             if self.weight_decay_lambda:
                 grads[f"W{i}"] += self.weight_decay_lambda * affine.W

@@ -66,6 +66,6 @@ class TwoLayerNet:
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
         first, second = self.layers["Affine1"], self.layers["Affine2"]
-        assert isinstance(first, Affine)  # for the type checker  # noqa: S101  # nosec B101
-        assert isinstance(second, Affine)  # noqa: S101  # nosec B101
+        assert isinstance(first, Affine)  # noqa: S101 - tells the type checker
+        assert isinstance(second, Affine)  # noqa: S101
         return {"W1": first.dW, "b1": first.db, "W2": second.dW, "b2": second.db}
