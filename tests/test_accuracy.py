@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import accuracy, accuracy_page
 from benchmarks.accuracy_peers import IMPLEMENTATIONS, Fastbp, Numpy
-from benchmarks.ulp import Worst, by_mpmath, two_parts, ulps
+from benchmarks.ulp import Worst, by_mpmath, samples, two_parts, ulps
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = json.loads((ROOT / "docs" / "accuracy.json").read_text(encoding="utf-8"))
@@ -233,8 +233,7 @@ def test_the_largest_error_is_that_of_one_of_the_elements(seed):
 @pytest.mark.parametrize("function", accuracy.CASES)
 def test_both_sources_of_exact_values_agree(function):
     case = accuracy.CASES[function]
-    for low, high in case.ranges["float64"]:
-        x = np.random.default_rng(0).uniform(max(low, 1e-3 * high), high, 200)
+    for x in samples(case.ranges["float64"], "float64", 200, case.even_exponents):
         exact = getattr(Numpy(), function)(x.astype(np.longdouble))
         high_part, low_part = by_mpmath(case.exactly, x)
         other_high, other_low = two_parts(exact)
