@@ -3,6 +3,7 @@
 Each test runs processes of its own, because a process decides once where its cache is.
 """
 
+import ast
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp.kernels import jit
 from fastbp.kernels.jit import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
@@ -230,6 +232,22 @@ def test_a_damaged_cache_is_repaired(copy_of_cache):
         file.write_bytes(b"")
     call(base)
     assert call(base)["hits"] == 2
+
+
+# --- signatures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["().__class__", "T + T", "lambda: T", "[T]", "T[1:2]"])
+def test_a_signature_names_types_and_nothing_else(text):
+    node = ast.parse(text, mode="eval").body
+    with pytest.raises(ValueError, match="a signature cannot have"):
+        jit._types(node, {"T": numba.types.float32})
+
+
+def test_a_signature_stands_for_its_types():
+    node = ast.parse("(T[:, ::1], int64)", mode="eval").body
+    names = {"T": numba.types.float32, "int64": numba.types.int64}
+    assert jit._types(node, names) == (numba.types.float32[:, ::1], numba.types.int64)
 
 
 # --- what is compiled ----------------------------------------------------------------------------
