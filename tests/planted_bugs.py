@@ -571,6 +571,20 @@ BUGS = [
     ),
     # --- training and files ----------------------------------------------------------------------
     Bug(
+        "the digits may be pickles",
+        "dataset/digits.py",
+        "np.load(file, allow_pickle=False)",
+        "np.load(file, allow_pickle=True)",
+        "test_security.py",
+    ),
+    Bug(
+        "a signature is evaluated",
+        "kernels/jit.py",
+        "compiled.compile(_types(signature.body, names))",
+        'compiled.compile(eval(f"({template},)", {}, names))  # noqa: S307',
+        "test_security.py",
+    ),
+    Bug(
         "the last, smaller batch is dropped",
         "sampling.py",
         "if not self._order.size:",

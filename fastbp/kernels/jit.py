@@ -17,6 +17,7 @@ NUMBA_DISABLE_JIT
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import os
@@ -259,8 +260,8 @@ def compile_all() -> Iterator[str]:
     for compiled, template, tuples in _compilable():
         for name in _types_of(template):
             names = {**vars(numba.types), **tuples, "T": getattr(numba.types, name)}
-            text = f"({template},)"  # may have several lines
-            compiled.compile(eval(text, {"__builtins__": {}}, names))  # noqa: S307 - our own text
+            signature = ast.parse(f"({template},)", mode="eval")  # may have several lines
+            compiled.compile(_types(signature.body, names))
             yield f"{compiled.__name__} {name}"
 
 
@@ -273,6 +274,24 @@ def _compilable() -> list[tuple[Any, str, dict[str, Any]]]:
     """Return the kernels that can be compiled here: without threads, no parallel ones."""
     serial = threading_layer() is None
     return [k for k in KERNELS if not (serial and k[0].targetoptions.get("parallel"))]
+
+
+def _types(node: ast.expr, names: dict[str, Any]) -> Any:
+    """Return the types a signature names: names, calls, subscripts, and nothing else."""
+    match node:
+        case ast.Name(id=name):
+            return names[name]
+        case ast.Tuple(elts=parts):
+            return tuple(_types(part, names) for part in parts)
+        case ast.Call(func=called, args=arguments):
+            return _types(called, names)(*(_types(argument, names) for argument in arguments))
+        case ast.Subscript(value=value, slice=place):
+            return _types(value, names)[_types(place, names)]
+        case ast.Slice(lower=None, upper=None, step=step):
+            return slice(None, None, None if step is None else _types(step, names))
+        case ast.Constant(value=value):
+            return value
+    raise ValueError(f"a signature cannot have {ast.unparse(node)}")
 
 
 def _tuple_type(kind: type, *fields: Any) -> Any:

@@ -3,6 +3,7 @@
 Each test runs processes of its own, because a process decides once where its cache is.
 """
 
+import ast
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numba
 import pytest
 
 import fastbp
+from fastbp.kernels import jit
 from fastbp.kernels.jit import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
@@ -307,6 +309,22 @@ def test_without_threads_everything_else_is_compiled():
     ready, count = python(code, NUMBA_THREADING_LAYER="nonsense", **own_cache())
     assert len(ready) == count
     assert "_run float32" in ready
+
+
+# --- signatures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["().__class__", "T + T", "lambda: T", "[T]", "T[1:2]"])
+def test_a_signature_names_types_and_nothing_else(text):
+    node = ast.parse(text, mode="eval").body
+    with pytest.raises(ValueError, match="a signature cannot have"):
+        jit._types(node, {"T": numba.types.float32})
+
+
+def test_a_signature_stands_for_its_types():
+    node = ast.parse("(T[:, ::1], int64)", mode="eval").body
+    names = {"T": numba.types.float32, "int64": numba.types.int64}
+    assert jit._types(node, names) == (numba.types.float32[:, ::1], numba.types.int64)
 
 
 # --- what is compiled ----------------------------------------------------------------------------
