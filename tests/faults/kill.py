@@ -22,6 +22,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -29,6 +30,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from fastbp import Checkpoints, checkpoints
 from tests.resuming import TOTAL, Layered, everything, train
@@ -46,10 +48,10 @@ CHAIN = 10
 
 # Where a child is.  Those from SAVING on are inside a save.
 PHASES = (
-    "starting", "training", "keeping the best", "saving", "flushing the file", "renaming",
-    "flushing the folder", "deleting old ones",
+    "starting", "training", "keeping the best", "saving", "writing the file", "flushing the file",
+    "renaming", "flushing the folder", "deleting old ones",
 )  # fmt: skip
-TRAINING, BEST, SAVING, FILE, RENAMING, FOLDER, DELETING = range(1, len(PHASES))
+TRAINING, BEST, SAVING, WRITING, FILE, RENAMING, FOLDER, DELETING = range(1, len(PHASES))
 # Seconds within which a kill comes: after the child began, or after it began to save.
 ANYWHERE, WITHIN = 0.1, 0.01
 
@@ -84,7 +86,7 @@ class Board:
             self._left -= 1
             if self._left == 0:
                 self.waits = True
-                time.sleep(600)
+                time.sleep(60)
 
     @property
     def waits(self):
@@ -103,6 +105,27 @@ class Board:
     @saved.setter
     def saved(self, value):
         struct.pack_into("q", self._memory, 8, value)
+
+
+class Halves:
+    """A file that tells when half of what is written is written."""
+
+    def __init__(self, file, board):
+        self._file, self._board = file, board
+        self.flush, self.fileno = file.flush, file.fileno
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+
+    def write(self, content):
+        half = len(content) // 2
+        self._file.write(content[:half])
+        self._file.flush()
+        self._board.enter(WRITING)
+        self._file.write(content[half:])
 
 
 def mark_phases(board):
@@ -124,7 +147,11 @@ def mark_phases(board):
     def what_is_flushed(handle):
         return FOLDER if board.phase == FOLDER else FILE
 
-    replace = os.replace
+    replace, fdopen = os.replace, os.fdopen
+
+    def opened(handle, mode):
+        file = fdopen(handle, mode)
+        return Halves(file, board) if board.phase >= SAVING else file
 
     def renamed(*arguments):
         inside = board.phase >= SAVING
@@ -134,7 +161,7 @@ def mark_phases(board):
         if inside:
             board.phase = FOLDER  # what comes next
 
-    os.replace = renamed
+    os.replace, os.fdopen = renamed, opened
     during(os, "fsync", what_is_flushed, only_within=True)
     during(Path, "unlink", DELETING, only_within=True)
     during(checkpoints.Keeper, "note", BEST)
@@ -257,20 +284,22 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # tqdm has a lock that processes share, and who is killed with it in hand never lets go.
+    tqdm.set_lock(threading.RLock())
     for variant in VARIANTS:  # everything is compiled or loaded before the first fork
         train(5, **{**variant, "threads": 1})
         variant["threads"] = 1
     sizes = [CHAIN] * (options.kills // CHAIN) + [options.kills % CHAIN]
     tasks = [((options.seed, i), kills) for i, kills in enumerate(sizes) if kills]
     begin, found, problems = time.perf_counter(), Counter(), []
-    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        from tqdm import tqdm  # its thread begins after the forks
-
-        with tqdm(total=options.kills, unit="kill", disable=None) as bar:
-            for counts, wrong in pool.imap_unordered(chain, tasks):
-                found += counts
-                problems += wrong
-                bar.update(counts.total())
+    with (
+        multiprocessing.get_context("fork").Pool(options.jobs) as pool,
+        tqdm(total=options.kills, unit="kill", disable=None) as bar,  # its thread after the forks
+    ):
+        for counts, wrong in pool.imap_unordered(chain, tasks):
+            found += counts
+            problems += wrong
+            bar.update(counts.total())
     for phase, count in sorted(found.items()):
         print(f"{count:6} killed {PHASES[phase]}")
     inside = sum(count for phase, count in found.items() if phase >= SAVING)
