@@ -20,12 +20,10 @@ from fastbp.bench.peers import Book, Fastbp
 from fastbp.bench.workloads import Workload
 
 
-def test_the_table_takes_its_place_between_the_marks(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("before\n<!-- begin: table -->\nold\n<!-- end: table -->\nafter\n")
-    readme.write_table(path, "table", "| new |")
-    text = path.read_text(encoding="utf-8")
-    assert text == "before\n<!-- begin: table -->\n| new |\n<!-- end: table -->\nafter\n"
+def test_the_table_takes_its_place_between_the_marks():
+    text = "before\n<!-- begin: table -->\nold\n<!-- end: table -->\nafter\n"
+    expected = "before\n<!-- begin: table -->\n| new |\n<!-- end: table -->\nafter\n"
+    assert readme.with_table(text, "table", "| new |") == expected
 
 
 def test_the_table_of_training_steps():
@@ -34,8 +32,38 @@ def test_the_table_of_training_steps():
         2,
         [runner("fastbp", 2, 1, us=[50, 60, 70]), runner("torch", 2, 1, us=[500, 480, 490])],
     )
-    row = training.readme_table([group]).splitlines()[2]
+    record = json.loads(training.as_text(training.record([group])))
+    row = readme.training_table(record).splitlines()[2]
     assert row == f"| {TINY.title} | 2 | 60 |  |  | 490 (8.0x) |  |"
+
+
+needs_readme = pytest.mark.skipif(not readme.README.exists(), reason="there is no README here")
+
+
+@needs_readme
+def test_the_readme_shows_what_was_measured(capsys):
+    assert readme.main(["--check"]) == 0
+    assert capsys.readouterr().out == "all is as measured\n"
+
+
+@needs_readme
+@pytest.mark.parametrize("changed", ["README.md", "operations.json", "training.json", "speed.svg"])
+def test_what_differs_from_what_was_measured_is_noticed(changed, tmp_path, monkeypatch, capsys):
+    for name in ("README", "OPERATIONS", "TRAINING", "PICTURE"):
+        path = getattr(readme, name)
+        copy = tmp_path / path.name
+        text = path.read_text(encoding="utf-8")
+        if path.name == changed:
+            old = {"README.md": "µs | ", "speed.svg": "fastbp bench "}.get(changed, "2026")
+            assert old in text
+            text = text.replace(old, "1999", 1)
+        copy.write_text(text, encoding="utf-8")
+        monkeypatch.setattr(readme, name, copy)
+    assert readme.main(["--check"]) == 1
+    if changed == "speed.svg":
+        assert capsys.readouterr().out == "speed.svg is not as measured\n"
+    assert readme.main([]) == 0
+    assert readme.main(["--check"]) == 0
 
 
 def test_errors_are_counted_in_units_of_the_exact_result():

@@ -27,7 +27,7 @@ PAUSE_SECONDS = 0.005
 ROUNDS = 15
 # A process is started in so many rounds.
 PROCESS_ROUNDS = 3
-# A case whose calls are slow has fewer rounds, but never fewer than three.
+# A case whose calls are slow has fewer rounds, but not fewer than these.
 CASE_SECONDS = 3.0
 LEAST_ROUNDS = 3
 
@@ -65,6 +65,7 @@ def measure(
     rounds: int = ROUNDS,
     seconds: float = CASE_SECONDS,
     clock: Clock = time.perf_counter,
+    least: int = LEAST_ROUNDS,
 ) -> Times:
     """Build the calls of a case, compare their results, and time them in turn.
 
@@ -75,9 +76,11 @@ def measure(
         The reference takes part in any case: it is what the others must agree with.
     rounds : int
     seconds : float
-        After so long there are no more rounds, but never fewer than three.
+        After so long there are no more rounds than the least.
     clock : callable
         Returns seconds: those of the wall, or those that this thread was computing.
+    least : int
+        There are so many rounds, however long they take.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def measure(
     if case.is_process:
         numbers, rounds = dict.fromkeys(found.calls, 1), min(rounds, PROCESS_ROUNDS)
     pause = PAUSE_SECONDS if case.threads > 1 else 0.0
-    values = take_turns(found.calls, rounds, pause, seconds, numbers, clock)
+    values = take_turns(found.calls, rounds, pause, seconds, numbers, clock, least)
     return Times(case, values, found.skipped)
 
 
@@ -105,6 +108,7 @@ def take_turns(
     seconds: float = CASE_SECONDS,
     numbers: Mapping[str, int] | None = None,
     clock: Clock = time.perf_counter,
+    least: int = LEAST_ROUNDS,
 ) -> dict[str, list[float]]:
     """Return for each call what it took in each round; every other round goes backwards.
 
@@ -119,7 +123,7 @@ def take_turns(
             for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
                 values[name].append(value(calls[name], numbers[name], clock))
                 time.sleep(pause)
-            if i + 1 >= LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+            if i + 1 >= least and time.perf_counter() - begin > seconds:
                 break
     return values
 
