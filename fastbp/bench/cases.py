@@ -480,6 +480,9 @@ QUICK: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
 
 
 def quick_cases(threads: Sequence[int] = (1,)) -> list[Case]:
-    """Return the rows of the table that tell most, for these numbers of threads."""
-    wanted = {(operation, shape, dtype) for operation, shape, types in QUICK for dtype in types}
-    return [c for c in all_cases(threads) if (c.operation, c.shape, c.dtype) in wanted]
+    """Return the rows of the table that tell most, for these numbers of threads, in that order."""
+    wanted = [(operation, shape, dtype) for operation, shape, types in QUICK for dtype in types]
+    found = {(c.operation, c.shape, c.dtype, c.threads): c for c in all_cases(threads)}
+    return [
+        found[operation, shape, dtype, n] for n in threads for operation, shape, dtype in wanted
+    ]

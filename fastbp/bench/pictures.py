@@ -92,7 +92,7 @@ def _bars(axes: Any, results: list[dict[str, Any]]) -> None:
         title="fastbp and others",
     )  # fmt: skip
     axes.grid(axis="x", alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -121,7 +121,7 @@ def _roofline(axes: Any, results: list[dict[str, Any]], limits: dict[str, Any]) 
             axes.plot(*np.array(points).T, marker, color=color, markersize=5, label=name)
     axes.set(
         xscale="log", yscale="log",
-        xlabel="floating-point operations for each byte read or written",
+        xlabel="operations for each byte read or written",
         ylabel="share of the processor's peak, %", title="Roofline",
     )  # fmt: skip
     axes.grid(alpha=0.25)
