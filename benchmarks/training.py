@@ -29,10 +29,9 @@ import llvmlite.binding as llvm
 from tqdm import tqdm
 
 import fastbp
+from fastbp.bench.workloads import WORKLOADS, Workload
 
-from .readme import write_table
 from .workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, work
-from .workloads import WORKLOADS, Workload
 
 # A turn is as many steps as take about this long, and then the threads of the last one get some
 # time to stop spinning.
@@ -278,38 +277,17 @@ def record(groups: list[Group]) -> dict[str, Any]:
             times = {"seconds" if group.workload.whole else "us": r.us}
             ratio = {"over fastbp": r.over(group.runners[0]), "accuracy": r.accuracy}
             about = {"workload": group.workload.name, "threads": group.threads}
+            about |= {"title": group.workload.title, "plain": group.workload.plain}
             results.append(about | fields | times | ratio)
-    return {"machine": machine(), "results": results}
+    date = time.strftime("%Y-%m-%d")
+    return {"machine": machine(), "date": date, "results": results}
 
 
-# Whom the README's table names, and how.
-README_COLUMNS = {
-    "fastbp": "fastbp",
-    "book": "the book, NumPy",
-    "sklearn": "scikit-learn",
-    "torch": "PyTorch",
-    "jax-scan": "JAX, scan",
-}
-
-
-def readme_table(groups: list[Group]) -> str:
-    """Return the README's table of training steps, in Markdown."""
-    lines = [
-        f"| µs a step | threads | {' | '.join(README_COLUMNS.values())} |",
-        f"|---|--:|{'--:|' * len(README_COLUMNS)}",
-    ]
-    for group in groups:
-        if group.workload.whole or group.workload.plain:
-            continue
-        runners = {r.label: r for r in group.runners}
-        cells = []
-        for name in README_COLUMNS:
-            r = runners.get(name)
-            ratio = f" ({r.over(group.runners[0]):.1f}x)" if r and name != "fastbp" else ""
-            cells.append(f"{r.median():,.0f}{ratio}" if r else "")
-        lines.append(f"| {group.workload.title} | {group.threads} | {' | '.join(cells)} |")
-    about = ", ".join(f"{key} {value}" for key, value in machine().items())
-    return "\n".join([*lines, "", f"{about}; {time.strftime('%Y-%m-%d')}."])
+def as_text(record: dict[str, Any]) -> str:
+    """Return a record as JSON, a result a line."""
+    head = json.dumps({key: value for key, value in record.items() if key != "results"}, indent=1)
+    lines = ",\n".join(json.dumps(result) for result in record["results"])
+    return f'{head[:-2]},\n "results": [\n{lines}\n]}}\n'
 
 
 def chosen_implementations(names: list[str]) -> list[str]:
@@ -340,7 +318,6 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"beside fastbp; all but {', '.join(ON_REQUEST)} by default",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="also write the table there")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     parser.add_argument("--worker", choices=list(IMPLEMENTATIONS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -358,9 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
             for line in show(group):
                 bar.write(line)
     if options.json:
-        options.json.write_text(json.dumps(record(groups), indent=1), encoding="utf-8")
-    if options.readme:
-        write_table(options.readme, "training", readme_table(groups))
+        options.json.write_text(as_text(record(groups)), encoding="utf-8")
     missed = sum(not held for group in groups for *_, held in group.targets())
     wrong = sum(len(group.wrong()) for group in groups)
     print(f"\n{len(groups)} comparisons: {missed} targets missed, {wrong} wrong results")

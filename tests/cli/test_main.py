@@ -9,7 +9,7 @@ import fastbp
 from fastbp.cli import train
 from fastbp.cli.options import CommandFailed, UsageError
 
-COMMANDS = ("train", "check", "predict", "info", "warmup")
+COMMANDS = ("train", "check", "predict", "bench", "info", "warmup")
 
 
 # -- Help -----------------------------------------------------------------------------------------
@@ -48,6 +48,10 @@ def test_help_of_a_command(run, command):
             "--threads --quiet",
         ),
         ("predict", "MODEL IMAGE|FILE --invert --no-invert"),
+        (
+            "bench",
+            "--quick --all --only --with --threads --rounds --list --json --plot",
+        ),
         ("warmup", "--quiet"),
     ],
 )
