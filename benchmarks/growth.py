@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from fastbp.bench.workloads import Workload
+
 from .training import about_machine, chosen_implementations
 from .workers import IMPLEMENTATIONS, Worker
-from .workloads import Workload
 
 WIDTHS = (47, 48, 49, 50, 63, 64, 65, 100, 127, 128, 129, 500, 512)
 BATCHES = tuple(2**i for i in range(13))

@@ -31,12 +31,11 @@ from tqdm import tqdm
 
 import fastbp
 from fastbp import reference
+from fastbp.bench.workloads import BOOK, SEED, Array, batches, data_name, load, weights
 from fastbp.kernels.gemm import TILE_ROWS, TILE_VECTORS, columns_of, tile
 from fastbp.kernels.simd import address_of
 
-from .compare import machine
-from .training import about_machine
-from .workloads import BOOK, SEED, Array, batches, data_name, load, weights
+from .training import about_machine, machine
 
 LR = BOOK.lr
 # Steps of a turn, for the moves that are loops of Python.  `fit` takes an epoch to warm up, and the

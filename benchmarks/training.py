@@ -29,10 +29,10 @@ import llvmlite.binding as llvm
 from tqdm import tqdm
 
 import fastbp
+from fastbp.bench.workloads import WORKLOADS, Workload
 
 from .readme import write_table
 from .workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, work
-from .workloads import WORKLOADS, Workload
 
 # A turn is as many steps as take about this long, and then the threads of the last one get some
 # time to stop spinning.

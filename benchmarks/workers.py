@@ -21,9 +21,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from .frameworks import Jax, JaxScan, Torch, TorchCompile
-from .peers import Book, Fastbp, Peer, Sklearn
-from .workloads import Workload
+from fastbp.bench.frameworks import Jax, JaxScan, Torch, TorchCompile
+from fastbp.bench.peers import Book, Fastbp, Peer, Sklearn
+from fastbp.bench.workloads import Workload
 
 IMPLEMENTATIONS: dict[str, type[Peer]] = {
     "fastbp": Fastbp,

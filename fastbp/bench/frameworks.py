@@ -1,4 +1,4 @@
-"""PyTorch and JAX, as :mod:`benchmarks.peers` has the others."""
+"""PyTorch and JAX, as :mod:`fastbp.bench.peers` has the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .peers import Pairs, Peer
+from .with_jax import jax_with
 from .workloads import BETA1, BETA2, EPS, MOMENTUM, Array, weights
 
 
@@ -62,6 +63,18 @@ class Torch(Peer):
             self.forward(self.x[batch], self.t[batch]).backward()
             self.optimizer.step()
 
+    def step(self) -> None:
+        """Take the usual step."""
+        self.optimizer.zero_grad()
+        self.forward(self.x, self.t).backward()
+        self.optimizer.step()
+
+    def gradient(self) -> Pairs:
+        """Return the gradients autograd leaves."""
+        self.optimizer.zero_grad()
+        self.forward(self.x, self.t).backward()
+        return [(linear.weight.grad.numpy().T, linear.bias.grad.numpy()) for linear in self.linears]
+
     def parameters(self) -> Pairs:
         """Return the tensors as arrays."""
         tensors = [(linear.weight.detach(), linear.bias.detach()) for linear in self.linears]
@@ -78,7 +91,13 @@ class TorchCompile(Torch):
 
     def build_forward(self) -> Callable[..., Any]:
         """Compile the function from a batch to its loss."""
+        self.compiled = self.torch.compile(self.model)
         return self.torch.compile(super().build_forward())
+
+    def logits(self, x: Any) -> Array:
+        """Evaluate the compiled model."""
+        with self.torch.no_grad():
+            return self.compiled(x).numpy()
 
 
 class Jax(Peer):
@@ -86,15 +105,15 @@ class Jax(Peer):
 
     def prepare(self) -> None:
         """Put the data where JAX has them, and compile."""
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_enable_x64", self.workload.dtype == "float64")
-        self.jax = jax
+        jax = self.jax = jax_with(self.threads)
         self.x, self.t = jax.device_put(self.x), jax.device_put(self.t.astype(np.int32))
         self.x_test = jax.device_put(self.x_test)
-        self.step = jax.jit(self.one_step, donate_argnums=0)
+        self.step_of_rows = jax.jit(self.one_step, donate_argnums=0)
         self.forward = jax.jit(self.network)
+        self.grad = jax.jit(jax.grad(self.batch_loss))
+        self.step_of_all = jax.jit(
+            lambda state, x, t: self.one_step(state, x, t, slice(None)), donate_argnums=0
+        )
 
     def network(self, params: Any, x: Any) -> Any:
         """Return the logits."""
@@ -115,7 +134,8 @@ class Jax(Peer):
         """Return parameters, optimizer state and step number after a batch."""
         params, moments, number = state
         value, grads = self.jax.value_and_grad(self.batch_loss)(params, x[batch], t[batch])
-        rule = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}[self.workload.optimizer]
+        rules: dict[str, Callable[..., Any]] = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
+        rule = rules[self.workload.optimizer]
         update = partial(rule, self.jax.numpy, self.workload.lr, number + 1)
         new = self.jax.tree.map(update, params, grads, *moments)
         outer = self.jax.tree.structure(params)
@@ -134,8 +154,18 @@ class Jax(Peer):
     def train(self, rows: Array) -> None:
         """Call the compiled step with one batch after the other."""
         for batch in rows.astype(np.int32):
-            self.state, _ = self.step(self.state, self.x, self.t, batch)
+            self.state, _ = self.step_of_rows(self.state, self.x, self.t, batch)
         self.jax.block_until_ready(self.state)
+
+    def step(self) -> None:
+        """Call the compiled step with all rows."""
+        self.state, _ = self.step_of_all(self.state, self.x, self.t)
+        self.jax.block_until_ready(self.state)
+
+    def gradient(self) -> Pairs:
+        """Call the compiled gradient."""
+        grads = self.grad(self.state[0], self.x, self.t)
+        return [(np.asarray(W), np.asarray(b)) for W, b in grads]
 
     def parameters(self) -> Pairs:
         """Return the arrays as NumPy's."""
@@ -178,5 +208,6 @@ def _momentum(jnp: Any, lr: float, number: Any, p: Any, g: Any, v: Any) -> Any:
 def _adam(jnp: Any, lr: float, number: Any, p: Any, g: Any, m: Any, v: Any) -> Any:
     m = m + (1 - BETA1) * (g - m)
     v = v + (1 - BETA2) * (g * g - v)
+    number = number.astype(p.dtype)
     rate = lr * jnp.sqrt(1 - BETA2**number) / (1 - BETA1**number)
-    return p - (rate * m / (jnp.sqrt(v) + EPS)).astype(p.dtype), m, v
+    return p - rate * m / (jnp.sqrt(v) + EPS), m, v

@@ -1,6 +1,5 @@
-"""Implementations of a training step, all with the same few methods.
+"""What trains networks and asks them things, all with the same few methods.
 
-Each runs in a process of its own (``worker.py``), so that nobody's threads disturb another's.
 fastbp draws its batches itself, as ``fit`` does; the others are given row numbers drawn beforehand,
 arrays or tensors of their own kind prepared beforehand, and gather the rows of each batch.
 """
@@ -9,9 +8,13 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+import fastbp
+from fastbp import reference
 
 from .workloads import (
     EPS,
@@ -31,6 +34,9 @@ Pairs = list[tuple[Array, Array]]
 # A whole training measures its accuracies every so many steps: an epoch of the book.
 MEASURE_EVERY = 600
 
+# The book's names of the optimizers.
+RULES = {"sgd": "SGD", "momentum": "Momentum", "adam": "Adam"}
+
 
 class Peer:
     """What the implementations have in common.
@@ -49,6 +55,7 @@ class Peer:
         self.threads = threads
         (self.x, self.t), (self.x_test, self.t_test) = load(workload)
         self.group = batches(workload, min(workload.per_epoch, MAX_BATCHES))
+        self.drawn = self.group[:0]
         self.prepare()
         self.reset()
 
@@ -70,6 +77,41 @@ class Peer:
     def logits(self, x: Any) -> Array:
         """Return the network's outputs, for accuracies."""
         raise NotImplementedError
+
+    def step(self) -> None:
+        """Take a step with all rows, gradient and update called one after the other."""
+        raise NotImplementedError
+
+    def gradient(self) -> Pairs:
+        """Return the gradients of all weights and biases, of all rows."""
+        raise NotImplementedError
+
+    def predict(self) -> Array:
+        """Return the outputs of all rows."""
+        return self.logits(self.x)
+
+    def take(self, steps: int) -> Pairs:
+        """Take so many steps from the initial weights; return the parameters."""
+        if len(self.drawn) != steps:
+            self.drawn = batches(self.workload, steps)
+        self.reset()
+        self.train(self.drawn)
+        return self.parameters()
+
+    def reach(self, accuracy: float, epochs: int) -> bool:
+        """Train from the initial weights until so many of the others are right; tell whether."""
+        self.reset()
+        rows = batches(self.workload, epochs * self.workload.per_epoch)
+        for batch in np.array_split(rows, epochs):
+            self.train(batch)
+            if self.accuracy() >= accuracy:
+                return True
+        return False
+
+    def accuracy(self) -> float:
+        """Return the accuracy on the data that are not trained on."""
+        logits = np.asarray(self.logits(self.x_test))
+        return float(np.mean(logits.argmax(axis=1) == np.asarray(self.t_test)))
 
     def check(self, steps: int) -> tuple[float, float]:
         """Take the same steps as everybody; return the loss before and after."""
@@ -118,29 +160,22 @@ class Fastbp(Peer):
 
     def prepare(self) -> None:
         """Set the number of threads."""
-        import fastbp
-
         fastbp.set_num_threads(self.threads)
 
     def reset(self) -> None:
         """Build network and optimizer."""
-        from fastbp import SGD, Adam, Momentum, MultiLayerNet
-
         work = self.workload
         inputs, *hidden, classes = work.sizes
-        self.network = MultiLayerNet(
+        self.network = fastbp.MultiLayerNet(
             inputs, hidden, classes, weight_decay_lambda=work.decay, dtype=work.dtype, seed=SEED
         )
         for i, (W, b) in enumerate(weights(work), start=1):
             self.network.params[f"W{i}"][...] = W
             self.network.params[f"b{i}"][...] = b
-        rules = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
-        self.optimizer = rules[work.optimizer](lr=work.lr)
+        self.optimizer = getattr(fastbp, RULES[work.optimizer])(lr=work.lr)
 
     def fit(self, steps: int, **options: Any) -> Any:
         """Call ``fit``."""
-        import fastbp
-
         return fastbp.fit(
             self.network,
             self.x,
@@ -152,6 +187,40 @@ class Fastbp(Peer):
             progress=False,
             **options,
         )
+
+    def step(self) -> None:
+        """Call ``gradient`` and ``update``, as a loop of the user's own does."""
+        self.optimizer.update(self.network.params, self.network.gradient(self.x, self.t))
+
+    def gradient(self) -> Pairs:
+        """Call ``gradient``."""
+        return self._pairs(self.network.gradient(self.x, self.t))
+
+    def numerical_gradient(self) -> Pairs:
+        """Call ``numerical_gradient``."""
+        return self._pairs(self.network.numerical_gradient(self.x, self.t))
+
+    def logits(self, x: Any) -> Array:
+        """Call ``predict``."""
+        return self.network.predict(x)
+
+    def take(self, steps: int) -> Pairs:
+        """Call ``fit``, which without a seed draws its batches as the book does."""
+        self.reset()
+        np.random.seed(SEED)  # noqa: NPY002
+        self.fit(steps, evaluate_sample=1)
+        return self.parameters()
+
+    def reach(self, accuracy: float, epochs: int) -> bool:
+        """Call ``fit`` once, with a callback that ends it."""
+        self.reset()
+        np.random.seed(SEED)  # noqa: NPY002
+        history = self.fit(
+            epochs * self.workload.per_epoch,
+            validation_data=(self.x_test, self.t_test),
+            callbacks=[lambda report: report.test_acc >= accuracy],
+        )
+        return bool(history.test_acc_list[-1] >= accuracy)
 
     def check(self, steps: int) -> tuple[float, float]:
         """Take the same steps as everybody: ``fit`` without a seed draws as the book does."""
@@ -185,8 +254,10 @@ class Fastbp(Peer):
 
     def parameters(self) -> Pairs:
         """Return the network's arrays."""
-        params = self.network.params
-        return [(params[f"W{i}"], params[f"b{i}"]) for i in range(1, len(self.workload.sizes))]
+        return self._pairs(self.network.params)
+
+    def _pairs(self, arrays: Mapping[str, Array]) -> Pairs:
+        return [(arrays[f"W{i}"], arrays[f"b{i}"]) for i in range(1, len(self.workload.sizes))]
 
 
 class Book(Peer):
@@ -195,30 +266,33 @@ class Book(Peer):
     Its parameters are float64, whatever the workload says, and its targets one-hot rows.
     """
 
+    @property
+    def dtype(self) -> Any:
+        """The parameters' type."""
+        return np.float64
+
     def prepare(self) -> None:
         """Make the targets one-hot rows."""
         self.one_hot = np.eye(self.workload.sizes[-1], dtype=self.x.dtype)[self.t]
 
     def reset(self) -> None:
         """Build layers and optimizer."""
-        from fastbp import reference
-
         self.params: dict[str, Array] = {}
         self.layers: list[Any] = []
         for i, (W, b) in enumerate(weights(self.workload), start=1):
-            self.params[f"W{i}"], self.params[f"b{i}"] = W.astype(float), b.astype(float)
+            self.params[f"W{i}"], self.params[f"b{i}"] = W.astype(self.dtype), b.astype(self.dtype)
             self.layers += [reference.Relu()] if i > 1 else []
             self.layers += [reference.Affine(self.params[f"W{i}"], self.params[f"b{i}"])]
         self.last_layer = reference.SoftmaxWithLoss()
-        rules = {"sgd": "SGD", "momentum": "Momentum", "adam": "Adam"}
-        self.optimizer = getattr(reference, rules[self.workload.optimizer])(lr=self.workload.lr)
+        rule = RULES[self.workload.optimizer]
+        self.optimizer = getattr(reference, rule)(lr=self.workload.lr)
         self.losses: list[float] = []
 
     def train(self, rows: Array) -> None:
         """Run the loop of ``train_neuralnet.py``."""
         for batch in rows:
             x, t = self.x[batch], self.one_hot[batch]
-            self.optimizer.update(self.params, self.gradient(x, t))
+            self.optimizer.update(self.params, self.batch_gradient(x, t))
             self.losses.append(self.batch_loss(x, t))
 
     def batch_loss(self, x: Array, t: Array) -> float:
@@ -229,8 +303,8 @@ class Book(Peer):
         squares = sum(np.sum(layer.W**2) for layer in self.layers[::2])
         return data_loss + 0.5 * self.workload.decay * squares
 
-    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
-        """Return the gradients of a batch."""
+    def batch_gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return the gradients of a batch, by the book's names."""
         self.batch_loss(x, t)
         dout = self.last_layer.backward(1)
         for layer in reversed(self.layers):
@@ -251,6 +325,43 @@ class Book(Peer):
     def parameters(self) -> Pairs:
         """Return the arrays."""
         return [(layer.W, layer.b) for layer in self.layers[::2]]
+
+
+class Reference(Book):
+    """The same mathematics with nothing to spare: the workload's type, labels, no second loss."""
+
+    @property
+    def dtype(self) -> Any:
+        """The parameters' type."""
+        return self.workload.dtype
+
+    def prepare(self) -> None:
+        """Build nothing."""
+
+    def train(self, rows: Array) -> None:
+        """Take the steps."""
+        for batch in rows:
+            self.optimizer.update(self.params, self.batch_gradient(self.x[batch], self.t[batch]))
+
+    def step(self) -> None:
+        """Take a step."""
+        self.optimizer.update(self.params, self.batch_gradient(self.x, self.t))
+
+    def gradient(self) -> Pairs:
+        """Go forward and backward."""
+        grads = self.batch_gradient(self.x, self.t)
+        return [(grads[f"W{i}"], grads[f"b{i}"]) for i in range(1, len(self.workload.sizes))]
+
+    def numerical_gradient(self) -> Pairs:
+        """Move every parameter up and down, as the book does."""
+
+        def f(_: Array) -> float:
+            return float(self.batch_loss(self.x, self.t))
+
+        return [
+            (reference.numerical_gradient(f, layer.W), reference.numerical_gradient(f, layer.b))
+            for layer in self.layers[::2]
+        ]
 
 
 class Sklearn(Peer):
@@ -290,6 +401,18 @@ class Sklearn(Peer):
         """Fit rows laid out in the order of the batches."""
         flat = rows.reshape(-1)
         self.fit(self.x[flat], self.t[flat], 1, shuffle=False)
+
+    def step(self) -> None:
+        """Call ``partial_fit``."""
+        self.model.partial_fit(self.x, self.t)
+
+    def logits(self, x: Any) -> Array:
+        """Call ``predict_proba`` with the softmax taken off."""
+        self.model.out_activation_ = "identity"
+        try:
+            return self.model.predict_proba(x)
+        finally:
+            self.model.out_activation_ = "softmax"
 
     def run(self, steps: int) -> tuple[float, int]:
         """Time whole epochs."""

@@ -1,0 +1,138 @@
+"""Times of things that take turns in one process, and ratios of times from the same round.
+
+A ratio is the median over the rounds of (one's time / the other's in the same round), so what slows
+the machine down for a while slows both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .agreement import build_calls, require_agreement
+from .cases import Case
+from .processes import Peak
+from .with_numpy import Call
+
+# A turn is as many calls as take about this long.
+TURN_SECONDS = 0.004
+# On several threads those of the last turn get some time to stop spinning.
+PAUSE_SECONDS = 0.005
+ROUNDS = 15
+# A process is started in so many rounds.
+PROCESS_ROUNDS = 3
+# A case whose calls are slow has fewer rounds, but never fewer than three.
+CASE_SECONDS = 3.0
+LEAST_ROUNDS = 3
+
+
+@dataclass
+class Times:
+    """A case measured.
+
+    Attributes
+    ----------
+    case : Case
+    values : dict of implementation to list of float
+        For each round the seconds a call, or the bytes.
+    skipped : dict of implementation to str
+        Who was left out, and why.
+    """
+
+    case: Case
+    values: dict[str, list[float]]
+    skipped: dict[str, str]
+
+    def median(self, implementation: str) -> float:
+        """Return the median of the rounds."""
+        return statistics.median(self.values[implementation])
+
+    def ratio(self, other: str, ours: str = "fastbp") -> float:
+        """Return how many times as much one needs as the other, in the same round."""
+        pairs = zip(self.values[other], self.values[ours], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+
+def measure(
+    case: Case,
+    implementations: tuple[str, ...] | list[str] = ("reference", "fastbp"),
+    rounds: int = ROUNDS,
+) -> Times:
+    """Build the calls of a case, compare their results, and time them in turn.
+
+    Parameters
+    ----------
+    case : Case
+    implementations : sequence of str
+        The reference takes part in any case: it is what the others must agree with.
+    rounds : int
+
+    Returns
+    -------
+    Times
+
+    Raises
+    ------
+    Disagreement
+        When the results differ; then nothing is timed.
+    """
+    names = dict.fromkeys(("reference", *implementations))
+    calls, skipped = build_calls(case, tuple(names))
+    results = {name: call() for name, call in calls.items()}
+    require_agreement(case, results)
+    if case.is_process:
+        rounds = min(rounds, PROCESS_ROUNDS)
+    values = take_turns(calls, rounds, PAUSE_SECONDS if case.threads > 1 else 0.0, case.is_process)
+    return Times(case, values, skipped)
+
+
+def take_turns(
+    calls: Mapping[str, Call], rounds: int, pause: float = 0.0, once: bool = False
+) -> dict[str, list[float]]:
+    """Return for each call what it took in each round; every other round goes backwards."""
+    with no_collection():
+        numbers = {name: 1 if once else turn_length(call) for name, call in calls.items()}
+        values: dict[str, list[float]] = {name: [] for name in calls}
+        begin = time.perf_counter()
+        for i in range(rounds):
+            for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
+                values[name].append(value(calls[name], numbers[name]))
+                time.sleep(pause)
+            if i + 1 >= LEAST_ROUNDS and time.perf_counter() - begin > CASE_SECONDS:
+                break
+    return values
+
+
+def turn_length(call: Call) -> int:
+    """Return how many calls take about as long as a turn."""
+    shortest = value(call, 1)
+    if shortest < TURN_SECONDS:
+        shortest = min(shortest, value(call, 1), value(call, 1))
+    return max(1, round(TURN_SECONDS / shortest))
+
+
+def value(call: Call, number: int) -> float:
+    """Return the seconds of one of so many calls, or the bytes of the last."""
+    result = None
+    begin = time.perf_counter()
+    for _ in range(number):
+        result = call()
+    seconds = (time.perf_counter() - begin) / number
+    return float(result.bytes) if isinstance(result, Peak) else seconds
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage within a block."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
