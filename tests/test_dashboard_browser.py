@@ -26,7 +26,7 @@ import chromium
 from benchmarks import dashboard, pages
 
 ROOT = dashboard.ROOT
-QUICK = r"bench_layers\.Relu\.time_"
+QUICK = r"bench_layers\.(Relu|Update)\.time_"
 
 
 def requires(condition, reason):

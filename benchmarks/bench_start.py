@@ -1,0 +1,87 @@
+"""What a user waits for before anything happens, and how much memory it takes.
+
+Each measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from ._series import row
+
+# A network's first training, of one step.
+FIRST_CALL = """
+    import fastbp
+    network = fastbp.TwoLayerNet(784, 50, 10)
+    fastbp.fit(network, x, t, iterations=1, progress=False)
+"""
+DATA = """
+    import numpy as np
+    rng = np.random.default_rng(1)
+    x, t = rng.random((100, 784)), rng.integers(0, 10, 100)
+"""
+NO_CACHE = """
+    import atexit, os, shutil, tempfile
+    os.environ["FASTBP_CACHE_DIR"] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ["FASTBP_CACHE_DIR"])
+"""
+
+
+class Import:
+    """Seconds of an import; NumPy's alone is the control."""
+
+    version = "1"
+
+    def timeraw_fastbp(self) -> tuple[str, str]:
+        """``import fastbp``, with NumPy there already."""
+        return "import fastbp", "import numpy"
+
+    def timeraw_numpy(self) -> str:
+        """``import numpy``."""
+        return "import numpy"
+
+
+class FirstCall:
+    """Seconds from the import to the end of the first step through ``fit``."""
+
+    version = "1"
+
+    def setup_cache(self) -> None:
+        """Leave compiled code in the cache for the warm series."""
+        from textwrap import dedent
+
+        subprocess.run([sys.executable, "-c", dedent(DATA) + dedent(FIRST_CALL)], check=True)
+
+    def timeraw_warm(self) -> tuple[str, str]:
+        """With compiled code in the cache."""
+        return FIRST_CALL, DATA
+
+    def timeraw_cold(self) -> tuple[str, str]:
+        """With nothing compiled yet."""
+        return FIRST_CALL, NO_CACHE + DATA
+
+    timeraw_cold.number = timeraw_cold.repeat = 1  # type: ignore[attr-defined]
+
+
+class Memory:
+    """The most memory of a process; what is imported and the data are in all three."""
+
+    version = "1"
+
+    def setup(self) -> None:
+        """Build the calls, and make none: the memory of before counts too."""
+        self.epoch: Any = row("one epoch of 6,000 images, 100 x 784-50-10 float32").build("fastbp")
+        self.predict: Any = row("predict, 10000 x 784-50-10 float32").build("fastbp")
+
+    def peakmem_nothing(self) -> None:
+        """Nothing: the control."""
+
+    def peakmem_epoch(self) -> None:
+        """An epoch through ``fit``."""
+        self.epoch()
+
+    def peakmem_predict(self) -> None:
+        """The outputs of 10,000 images."""
+        self.predict()
