@@ -3,6 +3,8 @@
 ``.ci/run`` runs the same commands in its own virtual environments.
 """
 
+import shutil
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests", "boundscheck", "python_kernels", "planted_bugs"]
@@ -55,3 +57,19 @@ def planted_bugs(session):
     """Break the package in known ways; the suite must notice each."""
     session.install(".[test]")
     session.run("python", "tests/planted_bugs.py", *session.posargs)
+
+
+@nox.session
+def dashboard(session):
+    """Speed over the last commits as web pages, served until Ctrl-C; arguments are handed on."""
+    session.install("-e", ".[bench]")
+    if shutil.which("npm"):
+        session.run("npm", "ci", "--prefix", "benchmarks/web", external=True)
+    session.run("python", "-m", "benchmarks.dashboard", *session.posargs)
+
+
+@nox.session
+def speed(session):
+    """The table of cases in pytest-benchmark; arguments are handed on."""
+    session.install("-e", ".[bench]")
+    session.run("pytest", "benchmarks/speed", *session.posargs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def run_asv(*arguments: str) -> tuple[int, str]:
     last = ""
     command = [sys.executable, "-m", "asv", *arguments]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as asv:
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as asv:  # fmt: skip
         for line in asv.stdout or ():
             print(line, end="", flush=True)
             last = line.strip(" ·\n") or last

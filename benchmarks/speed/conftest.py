@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -41,10 +41,11 @@ def stop(reason: str) -> NoReturn:
     pytest.exit(reason, returncode=2)
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Name who was asked for and is not here."""
-    asked = config.getoption("implementations").split(",")
-    return [f"left out: {name}, {reason}" for name in asked if (reason := missing(name))]
+    for name in config.getoption("implementations").split(","):
+        if reason := missing(name):
+            terminalreporter.write_line(f"left out: {name}, {reason}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
