@@ -134,15 +134,16 @@ def results(config: Path) -> dict[str, set[str]]:
     return found
 
 
-def forget_unmeasured(config: Path, measured: set[str]) -> None:
+def forget_unmeasured(config: Path, measured: set[str]) -> list[str]:
     """Take from asv's list the benchmarks without a number: their tiles would lead nowhere.
 
-    The next run writes the list again.
+    Returns their names.  The next run writes the list again.
     """
     path = config.parent / "results" / "benchmarks.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     kept = {name: of for name, of in known.items() if name in measured or name == "version"}
     path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    return sorted(known.keys() - kept.keys())
 
 
 def publish(config: Path) -> Path:
@@ -156,7 +157,9 @@ def publish(config: Path) -> Path:
     measured = set[str]().union(*results(config).values())
     if not measured:
         raise DashboardError(f"there are no results in {config.parent} yet")
-    forget_unmeasured(config, measured)
+    forgotten = forget_unmeasured(config, measured)
+    if forgotten:
+        print(f"Without a number, and so without a tile: {', '.join(forgotten)}")
     code, last = run_asv("publish", "--config", str(config), "--no-pull")
     if code:
         raise DashboardError(f"asv publish ended with {code}: {last}")

@@ -162,6 +162,16 @@ def test_results_are_numbers_not_failures(tmp_path):
     assert dashboard.results(tmp_path / "asv.conf.json") == {"c": {"a"}}
 
 
+def test_a_benchmark_without_a_number_has_no_tile(tmp_path):
+    (tmp_path / "results").mkdir()
+    file = tmp_path / "results" / "benchmarks.json"
+    file.write_text(json.dumps({"a": {"name": "a"}, "b": {"name": "b"}, "version": 2}))
+    config = tmp_path / "asv.conf.json"
+    assert dashboard.forget_unmeasured(config, {"a"}) == ["b"]
+    assert json.loads(file.read_text()) == {"a": {"name": "a"}, "version": 2}
+    assert dashboard.forget_unmeasured(config, {"a"}) == []
+
+
 @pytest.mark.parametrize(
     ("code", "last", "message"),
     [
