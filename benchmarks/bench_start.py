@@ -37,8 +37,12 @@ class Import:
     version = "1"
 
     def timeraw_fastbp(self) -> tuple[str, str]:
-        """``import fastbp``, with NumPy there already."""
+        """``import fastbp``, with NumPy there already: nothing of it is loaded yet."""
         return "import fastbp", "import numpy"
+
+    def timeraw_fit(self) -> tuple[str, str]:
+        """What a training loads, Numba among it."""
+        return "from fastbp import TwoLayerNet, fit", "import numpy"
 
     def timeraw_numpy(self) -> str:
         """``import numpy``."""

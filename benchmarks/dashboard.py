@@ -103,7 +103,14 @@ def measure(config: Path, commits: list[str], only: str | None) -> int:
         If no benchmark is chosen, or not one gave a number.
     """
     common = ("--config", str(config))
-    run_asv("machine", "--yes")
+    if not (Path.home() / ".asv-machine.json").exists():
+        # asv asks what machine this is; its guesses are right.
+        subprocess.run(
+            [sys.executable, "-m", "asv", "machine", "--yes"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "commits"
         file.write_text("\n".join(commits), encoding="utf-8")

@@ -182,6 +182,8 @@ def test_a_benchmark_without_a_number_has_no_tile(tmp_path):
 def test_a_run_that_gave_nothing(asv, git, capsys, tmp_path, monkeypatch, code, last, message):
     git("init")
     git("commit", "--allow-empty", "-m", "one")
+    (tmp_path / ".asv-machine.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(dashboard, "run_asv", lambda *arguments: (code, last))
     folder = tmp_path / "results"
     assert message in fails(capsys, "--commits", "1", "--only", "x", "--folder", str(folder))
