@@ -187,6 +187,7 @@ FLOORS = {
 LAZY = {
     "fastbp.bench.frameworks": {"torch"},
     "fastbp.bench.peers": {"sklearn"},
+    "fastbp.bench.pictures": {"matplotlib"},
     "fastbp.bench.with_jax": {"jax"},
     "fastbp.bench.with_tinygrad": {"tinygrad"},
     "fastbp.bench.with_torch": {"torch"},

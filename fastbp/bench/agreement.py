@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,21 +22,53 @@ class Disagreement(Exception):  # noqa: N818 - a result, that must stop a compar
     """Two implementations of a case gave different results: says which and how far apart."""
 
 
-def build_calls(
-    case: Case, wanted: Mapping[str, object] | tuple[str, ...] | list[str]
-) -> tuple[dict[str, Call], dict[str, str]]:
-    """Return the calls of those implementations that can take part, and why others cannot.
+# Whose errors are ours; another's leave it out of the comparison, by name.
+OWN = ("reference", "fastbp", "numerical")
 
-    Those that have no such operation are in neither.
+
+@dataclass
+class Prepared:
+    """The calls of a case, made once each.
+
+    Attributes
+    ----------
+    calls : dict of implementation to callable
+    results : dict of implementation to Any
+        Of the first calls.
+    seconds : dict of implementation to float
+        Of the first calls.
+    skipped : dict of implementation to str
+        Who cannot take part, and why; those that have no such operation are nowhere.
     """
-    calls, skipped = {}, {}
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(case: Case, wanted: Iterable[str]) -> Prepared:
+    """Build the calls of a case and make each once."""
+    found = Prepared()
     for name in wanted:
-        if name in case.makers:
-            try:
-                calls[name] = case.build(name)
-            except Unavailable as reason:
-                skipped[name] = str(reason)
-    return calls, skipped
+        if name not in case.makers:
+            continue
+        try:
+            call = case.build(name)
+            begin = time.perf_counter()
+            result = call()
+            seconds = time.perf_counter() - begin
+        except Unavailable as reason:
+            found.skipped[name] = str(reason)
+        except Exception as error:
+            if name in OWN:
+                raise
+            first = (str(error).strip().splitlines() or [""])[0]
+            found.skipped[name] = f"it fails: {type(error).__name__}: {first}"
+        else:
+            found.calls[name], found.results[name] = call, result
+            found.seconds[name] = seconds
+    return found
 
 
 def require_agreement(case: Case, results: Mapping[str, Any]) -> None:
@@ -83,13 +117,13 @@ def numbers(result: Any) -> Iterator[Array]:
     yield np.asarray(result, np.float64)
 
 
-def check(case: Case, wanted: tuple[str, ...] | list[str]) -> dict[str, str]:
+def check(case: Case, wanted: Iterable[str]) -> dict[str, str]:
     """Call every implementation of a case once and compare; returns who was left out and why.
 
     Raises
     ------
     Disagreement
     """
-    calls, skipped = build_calls(case, wanted)
-    require_agreement(case, {name: call() for name, call in calls.items()})
-    return skipped
+    found = prepare(case, wanted)
+    require_agreement(case, found.results)
+    return found.skipped

@@ -10,13 +10,15 @@ import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .agreement import build_calls, require_agreement
+from .agreement import prepare, require_agreement
 from .cases import Case
 from .processes import Peak
 from .with_numpy import Call
+
+Clock = Callable[[], float]
 
 # A turn is as many calls as take about this long.
 TURN_SECONDS = 0.004
@@ -61,6 +63,8 @@ def measure(
     case: Case,
     implementations: tuple[str, ...] | list[str] = ("reference", "fastbp"),
     rounds: int = ROUNDS,
+    seconds: float = CASE_SECONDS,
+    clock: Clock = time.perf_counter,
 ) -> Times:
     """Build the calls of a case, compare their results, and time them in turn.
 
@@ -70,6 +74,10 @@ def measure(
     implementations : sequence of str
         The reference takes part in any case: it is what the others must agree with.
     rounds : int
+    seconds : float
+        After so long there are no more rounds, but never fewer than three.
+    clock : callable
+        Returns seconds: those of the wall, or those that this thread was computing.
 
     Returns
     -------
@@ -80,48 +88,57 @@ def measure(
     Disagreement
         When the results differ; then nothing is timed.
     """
-    names = dict.fromkeys(("reference", *implementations))
-    calls, skipped = build_calls(case, tuple(names))
-    results = {name: call() for name, call in calls.items()}
-    require_agreement(case, results)
+    found = prepare(case, dict.fromkeys(("reference", *implementations)))
+    require_agreement(case, found.results)
+    numbers = None
     if case.is_process:
-        rounds = min(rounds, PROCESS_ROUNDS)
-    values = take_turns(calls, rounds, PAUSE_SECONDS if case.threads > 1 else 0.0, case.is_process)
-    return Times(case, values, skipped)
+        numbers, rounds = dict.fromkeys(found.calls, 1), min(rounds, PROCESS_ROUNDS)
+    pause = PAUSE_SECONDS if case.threads > 1 else 0.0
+    values = take_turns(found.calls, rounds, pause, seconds, numbers, clock)
+    return Times(case, values, found.skipped)
 
 
 def take_turns(
-    calls: Mapping[str, Call], rounds: int, pause: float = 0.0, once: bool = False
+    calls: Mapping[str, Call],
+    rounds: int,
+    pause: float = 0.0,
+    seconds: float = CASE_SECONDS,
+    numbers: Mapping[str, int] | None = None,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Return for each call what it took in each round; every other round goes backwards."""
+    """Return for each call what it took in each round; every other round goes backwards.
+
+    ``numbers`` says how many calls are a turn; without it, as many as take ``TURN_SECONDS``.
+    """
     with no_collection():
-        numbers = {name: 1 if once else turn_length(call) for name, call in calls.items()}
+        if numbers is None:
+            numbers = {name: turn_length(call, clock) for name, call in calls.items()}
         values: dict[str, list[float]] = {name: [] for name in calls}
         begin = time.perf_counter()
         for i in range(rounds):
             for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
-                values[name].append(value(calls[name], numbers[name]))
+                values[name].append(value(calls[name], numbers[name], clock))
                 time.sleep(pause)
-            if i + 1 >= LEAST_ROUNDS and time.perf_counter() - begin > CASE_SECONDS:
+            if i + 1 >= LEAST_ROUNDS and time.perf_counter() - begin > seconds:
                 break
     return values
 
 
-def turn_length(call: Call) -> int:
+def turn_length(call: Call, clock: Clock = time.perf_counter) -> int:
     """Return how many calls take about as long as a turn."""
-    shortest = value(call, 1)
+    shortest = value(call, 1, clock)
     if shortest < TURN_SECONDS:
-        shortest = min(shortest, value(call, 1), value(call, 1))
+        shortest = min(shortest, value(call, 1, clock), value(call, 1, clock))
     return max(1, round(TURN_SECONDS / shortest))
 
 
-def value(call: Call, number: int) -> float:
+def value(call: Call, number: int, clock: Clock = time.perf_counter) -> float:
     """Return the seconds of one of so many calls, or the bytes of the last."""
     result = None
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(number):
         result = call()
-    seconds = (time.perf_counter() - begin) / number
+    seconds = (clock() - begin) / number
     return float(result.bytes) if isinstance(result, Peak) else seconds
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``fastbp train | check | predict | info | warmup``.
+"""The command line: ``fastbp train | check | predict | bench | info | warmup``.
 
 Exit codes: 0, it worked; 1, it ran and failed; 2, it was asked for wrongly, which one line on
 stderr explains; 130, interrupted.  Each command is a module with ``add_to(commands)`` and
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from . import check, info, predict, train, warmup
+from . import bench, check, info, predict, train, warmup
 from .options import CommandFailed, UsageError, obey_environment
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (train, check, predict, info, warmup):
+    for command in (train, check, predict, bench, info, warmup):
         command.add_to(commands)
     return parser
 

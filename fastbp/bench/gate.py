@@ -1,0 +1,188 @@
+"""The gate: fastbp is still as many times as fast as NumPy as it was.
+
+Each case is timed beside the reference, in turn, in one process; what counts is the median of the
+ratios.  What falls short of its floor is built anew and timed for longer, twice, before it fails.
+
+A floor stands half-way, as ratios go, between the least that unchanged code has shown and the most
+that the same code, 1.6 times as slow, would have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import machine
+from .cases import BOOK, SMALL, TALL, Case, all_cases
+from .timing import measure
+from .with_kernels import KERNELS
+
+# Every kernel by itself, and the compiled loop as users call it.
+CASES = (
+    *((f"kernel {name}", (784, 50), "float32") for name in KERNELS if "update" in name),
+    *((f"kernel {name}", (1000, 50), "float32") for name in KERNELS if "update" not in name),
+    ("predict", (1000, *TALL), "float32"),
+    ("gradient", (1000, *BOOK), "float64"),
+    ("numerical gradient", (100, *SMALL), "float64"),
+    ("600 steps, Adam", (50, *SMALL), "float32"),
+    ("600 steps", (100, *BOOK), "float32"),
+    ("600 steps, no zeros", (100, *BOOK), "float32"),
+)
+
+# What the gate is to notice.
+SLOWDOWN = 1.6
+# Turns of each case, and when to end sooner; a second and a third look take longer.
+ROUNDS, SECONDS = 31, 0.6
+LOOKS = (1, 3, 3)
+
+# Everything here runs on one thread.  The seconds that it was computing are not those of the wall
+# when others want the processor too.  Where that clock is coarse, there is the wall's.
+FINE = 1e-6
+CLOCK = (
+    time.thread_time if time.get_clock_info("thread_time").resolution <= FINE else time.perf_counter
+)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least ratio that a case may have, and how it was found.
+
+    Attributes
+    ----------
+    name : str
+        Of the case.
+    floor, median, least, most : float
+        Times as fast as NumPy: what is asked for, and what the runs have shown.
+    runs : int
+    date, machine : str
+    """
+
+    name: str
+    floor: float
+    median: float
+    least: float
+    most: float
+    runs: int
+    date: str
+    machine: str
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether noise may reach the floor: the runs differ nearly as much as they may."""
+        return not (self.least > 1.08 * self.floor and self.most / SLOWDOWN < self.floor / 1.08)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A case of the gate: the ratios of all looks, the last first to hold or the last of all."""
+
+    floor: Floor
+    case: Case
+    ratios: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The best that was seen."""
+        return max(self.ratios)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the floor is reached."""
+        return self.ratio >= self.floor.floor
+
+
+def gate_cases() -> list[Case]:
+    """Return the gate's cases, on one thread."""
+    found = {(c.operation, c.shape, c.dtype): c for c in all_cases((1,))}
+    return [found[key] for key in CASES]
+
+
+def ratio(case: Case, longer: int = 1) -> float:
+    """Return how many times as fast as NumPy fastbp is, with calls built anew."""
+    times = measure(case, ("fastbp",), longer * ROUNDS, longer * SECONDS, CLOCK)
+    return times.ratio("reference")
+
+
+def judge(
+    floors: Sequence[Floor], cases: Sequence[Case], look: Callable[[Case, int], float] = ratio
+) -> Iterator[Verdict]:
+    """Yield a verdict for each floor; what falls short is looked at again before it does."""
+    named = {case.name: case for case in cases}
+    for floor in floors:
+        case = named[floor.name]
+        ratios: list[float] = []
+        for longer in LOOKS:
+            ratios.append(look(case, longer))
+            if ratios[-1] >= floor.floor:
+                break
+        yield Verdict(floor, case, tuple(ratios))
+
+
+def closer(case: Case) -> str:
+    """Return the command that looks closer at a case."""
+    return f"fastbp bench --only '{case.operation}' --with reference --rounds 50"
+
+
+# --- floors --------------------------------------------------------------------------------------
+
+
+def floor_of(name: str, ratios: Sequence[float]) -> Floor:
+    """Return the floor that the ratios of some runs give."""
+    least, most = min(ratios), max(ratios)
+    return Floor(
+        name,
+        floor=round(math.sqrt(least * most / SLOWDOWN), 3),
+        median=round(statistics.median(ratios), 3),
+        least=round(least, 3),
+        most=round(most, 3),
+        runs=len(ratios),
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine.processor(),
+    )
+
+
+def floors_text(floors: Sequence[Floor]) -> str:
+    """Return the file of floors."""
+    lines = [
+        "# What each case must reach, in times as fast as NumPy, timed in turn on one thread.",
+        "# Written by `fastbp bench gate --write-floors`; a floor stands half-way between the",
+        f"# least of the runs and the most of code {SLOWDOWN} times as slow.",
+    ]
+    for floor in floors:
+        lines.append("\n[[case]]")
+        # TOML's strings and numbers are JSON's, with these characters.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in vars(floor).items()]
+    return "\n".join(lines) + "\n"
+
+
+def read_floors(path: Path) -> list[Floor]:
+    """Return the floors of a file.
+
+    Raises
+    ------
+    OSError
+        When there is none.
+    ValueError
+        When it is no file of floors, or names a case that the gate does not have.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        tomllib: Any = importlib.import_module("tomllib")
+    except ModuleNotFoundError:
+        raise ValueError("reading TOML needs Python 3.11") from None
+    try:
+        floors = [Floor(**entry) for entry in tomllib.loads(text)["case"]]
+    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"it is no file of floors ({error})") from error
+    known = {case.name for case in gate_cases()}
+    for floor in floors:
+        if floor.name not in known:
+            raise ValueError(f"{floor.name!r} is no case of the gate")
+    return floors

@@ -1,0 +1,66 @@
+"""Taking turns, ratios of the same round, and the machine's limits."""
+
+import gc
+import time
+
+import pytest
+
+from fastbp.bench import peaks, timing
+from fastbp.bench.cases import all_cases
+from fastbp.bench.processes import Peak
+from fastbp.bench.timing import Times, measure, no_collection, take_turns, turn_length, value
+
+CASE = next(c for c in all_cases((1,)) if c.operation == "kernel relu_forward")
+
+
+def test_ratios_are_of_the_same_round():
+    times = Times(CASE, {"reference": [3.0, 30.0, 6.0], "fastbp": [1.0, 10.0, 2.0]}, {})
+    assert times.ratio("reference") == 3
+    assert times.ratio("fastbp", "reference") == pytest.approx(1 / 3)
+    assert times.median("reference") == 6
+
+
+def test_turns_are_taken_there_and_back():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    values = take_turns(calls, 3, numbers=dict.fromkeys(calls, 2))
+    assert "".join(order) == "aabbcc" + "ccbbaa" + "aabbcc"
+    assert {name: len(found) for name, found in values.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_slow_calls_have_three_rounds_at_least():
+    calls = {"a": lambda: None}
+    assert len(take_turns(calls, 10, seconds=0.0, numbers={"a": 1})["a"]) == timing.LEAST_ROUNDS
+    assert len(take_turns(calls, 2, seconds=0.0, numbers={"a": 1})["a"]) == 2
+
+
+def test_a_turn_is_many_quick_calls_and_one_slow_one():
+    assert turn_length(lambda: None) > 1000
+    assert turn_length(lambda: time.sleep(2 * timing.TURN_SECONDS)) == 1
+
+
+def test_a_value_is_seconds_or_the_bytes_of_a_peak():
+    assert value(lambda: Peak(0.5, 4096), 1) == 4096
+    assert 0 < value(lambda: None, 10) < 1
+
+
+def test_no_garbage_is_collected_meanwhile():
+    assert gc.isenabled()
+    with no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_case_is_measured():
+    times = measure(CASE, ("fastbp",), rounds=3)
+    assert set(times.values) == {"reference", "fastbp"}
+    assert all(v > 0 for values in times.values.values() for v in values)
+
+
+def test_limits_of_the_machine(monkeypatch):
+    monkeypatch.setattr(peaks, "ROUNDS", 1)
+    limits = peaks.limits.__wrapped__()
+    assert limits.flops["float32"] > 1e9
+    assert limits.flops["float64"] > 1e9
+    assert limits.memory > 1e8
+    assert limits.cache > 1e8
