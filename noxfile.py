@@ -99,3 +99,18 @@ def sbom(session):
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--quiet", "--wheel", "--outdir", str(dist), ".")
     session.run("bash", ".ci/sbom", str(dist), file, external=True)
+
+
+def dashboard(session):
+    """Speed over the last commits as web pages, served until Ctrl-C; arguments are handed on."""
+    session.install("-e", ".[bench]")
+    if shutil.which("npm"):
+        session.run("npm", "ci", "--prefix", "benchmarks/web", external=True)
+    session.run("python", "-m", "benchmarks.dashboard", *session.posargs)
+
+
+@nox.session
+def speed(session):
+    """The table of cases in pytest-benchmark; arguments are handed on."""
+    session.install("-e", ".[bench]")
+    session.run("pytest", "benchmarks/speed", *session.posargs)

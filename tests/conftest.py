@@ -9,9 +9,9 @@ import fastbp
 from fastbp.dataset import find_mnist
 from fastbp.threads import available_cpus
 
-# Threads that wait for one another sleep instead of spinning.  A spinning thread is quicker by
-# microseconds, and takes the other's place for milliseconds where all processors are busy: the tests
-# on two threads then take four times as long.  Before any of them has started.
+# Threads that wait for one another sleep instead of spinning.  Spinning is quicker by microseconds,
+# but where all processors are busy it keeps the other thread from its place for milliseconds: the
+# tests on two threads then take four times as long.  Before any of them has started.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
