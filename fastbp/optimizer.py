@@ -269,9 +269,9 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Adam as the book writes it (section 6.1.6; Kingma and Ba 2014, arXiv:1412.6980).
 
-    ``m += (1 - beta1)(g - m);  v += (1 - beta2)(g*g - v);  p -= lr_t * m / (sqrt(v) + 1e-7)`` with
-    ``lr_t = lr * sqrt(1 - beta2**iter) / (1 - beta1**iter)``: the paper's second form, whose 1e-7
-    stands outside the bias correction.
+    ``m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g*g;  p -= lr_t m / (sqrt(v) + eps)``
+    with eps 1e-7 and ``lr_t = lr sqrt(1 - beta2**iter) / (1 - beta1**iter)``: the paper's second
+    form, whose eps stands outside the bias correction.
 
     Parameters
     ----------

@@ -190,6 +190,14 @@ def test_eps_caps_the_loss_and_leaves_the_gradient():
     np.testing.assert_array_equal(layer.backward(), [[1, -1]])
 
 
+@by_dtype
+@pytest.mark.parametrize("t", [[1], [[0.0, 1.0]], [[0.5, 0.5]]], ids=["label", "one-hot", "soft"])
+def test_an_eps_that_is_no_float32(t, dtype):
+    loss = SoftmaxWithLoss(eps=1e-300).forward(np.array([[0.0, -1e4]], dtype), t)
+    share = t[0][1] if isinstance(t[0], list) else 1
+    assert loss == pytest.approx(share * -np.log(1e-300))
+
+
 # --- types and layouts ---------------------------------------------------------------------------
 
 

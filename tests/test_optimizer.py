@@ -366,6 +366,15 @@ def test_a_parameter_replaced_by_another_kind_begins_with_fresh_state(name, slot
     np.testing.assert_array_equal(getattr(optimizer, slot)["W"], getattr(once, slot)["W"])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_adam_without_a_memory_sees_a_small_gradient_after_a_large_one(dtype):
+    params, adam = {"W": np.zeros(1, dtype)}, ours.Adam(lr=0.1, beta1=0.0, beta2=0.0)
+    adam.update(params, {"W": np.full(1, 50, dtype)})
+    before = params["W"].copy()
+    adam.update(params, {"W": np.full(1, 1e-3, dtype)})
+    np.testing.assert_allclose(params["W"] - before, -0.1, rtol=1e-3)
+
+
 def test_adam_counts_updates_not_parameters():
     optimizer = ours.Adam()
     steps(optimizer, arrays(0), 3)

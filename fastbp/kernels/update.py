@@ -57,9 +57,13 @@ def rmsprop_update(param: Any, h: Any, grad: Any, lr: Any, decay_rate: Any, eps:
 def adam_update(
     param: Any, m: Any, v: Any, grad: Any, lr_t: Any, beta1: Any, beta2: Any, eps: Any
 ) -> None:
-    """``m += (1-b1) (g - m);  v += (1-b2) (g*g - v);  p -= lr_t * m / (sqrt(v) + eps)``."""
+    """``m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g*g;  p -= lr_t * m / (sqrt(v) + eps)``.
+
+    The book's ``v += (1-b2) (g*g - v)`` is the same, but a small g after a large one would be lost
+    in the difference where b2 is small.
+    """
     one = param.dtype.type(1)
     for i in range(param.size):
-        m[i] += (one - beta1) * (grad[i] - m[i])
-        v[i] += (one - beta2) * (grad[i] * grad[i] - v[i])
+        m[i] = beta1 * m[i] + (one - beta1) * grad[i]
+        v[i] = beta2 * v[i] + (one - beta2) * grad[i] * grad[i]
         param[i] -= lr_t * m[i] / (math.sqrt(v[i]) + eps)

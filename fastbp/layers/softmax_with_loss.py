@@ -9,6 +9,7 @@ import numpy as np
 from numpy import empty
 
 from .._arrays import (
+    F64,
     Array,
     as_float,
     as_kernel_array,
@@ -169,8 +170,9 @@ def guard(where: str, eps: Any) -> float:
 
 def guarded_cross_entropy(y: Array, t: Array, eps: float) -> float:
     """``-mean_n sum_c t[n, c] log(y[n, c] + eps)`` of checked probabilities and targets."""
+    # In float64, because eps may be no float32.
     # log(0) = -inf is the answer when eps is 0, and NaN that for what is no probability.
     with np.errstate(divide="ignore", invalid="ignore"):
         if t.ndim == 1:
-            return float(-np.log(y[np.arange(len(t)), t] + eps).sum() / len(t))
-        return float(-(t[t != 0] * np.log(y[t != 0] + eps)).sum() / len(t))
+            return float(-np.log(y[np.arange(len(t)), t].astype(F64) + eps).sum() / len(t))
+        return float(-(t[t != 0] * np.log(y[t != 0].astype(F64) + eps)).sum() / len(t))

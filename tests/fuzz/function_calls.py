@@ -113,7 +113,6 @@ def cross_entropy(judge, r):
 
     def oracle(y, t, eps):
         y, t = fitting(name, y, t)
-        eps = float(y.dtype.type(eps))  # in float32 it may be too small to be a guard
         losses = guarded_loss(double(y), t, eps)
         unit = 2.0**29 if y.dtype == np.float32 else 1
         # Near y = 1 and y = 0 it is the sum y + eps that is rounded.

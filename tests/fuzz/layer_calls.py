@@ -180,6 +180,9 @@ def _reshape(want, shape):
     return Want(want.value.reshape(shape), want.dtype, want.bound, want.scale.reshape(shape))
 
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+
 def loss_layer(judge, r):
     """SoftmaxWithLoss through forwards and backwards."""
     breaker = Breaker(r)
@@ -199,8 +202,9 @@ def loss_layer(judge, r):
                 y, _, losses = softmax_and_loss(logits, t)
                 if not eps.value:
                     return loss_want(logits, losses)
-                # In float32 a guard may be too small to be one.
-                guarded = guarded_loss(y, t, float(x.dtype.type(eps.value))).mean()
+                if x.dtype == np.float32 and eps.value < SMALLEST and y.min() < SMALLEST:
+                    return ANYTHING  # the guard is lost in what float32 has no digits for
+                guarded = guarded_loss(y, t, eps.value).mean()
                 unit = 2.0**29 if x.dtype == np.float32 else 1
                 wide = np.abs(double(x))
                 scale = np.max(wide[np.isfinite(wide)], initial=1)
@@ -299,7 +303,8 @@ def _arithmetic_backward(judge, breaker, layer, kept, multiply):
             raise Refusal(ValueError, where, str(dout.shape), str(shape))
         full = np.broadcast_to(double(dout), shape)
         return tuple(
-            _summed(full * double(factor), np.shape(own), dtype)
+            # Rounded to the type before it is summed: what overflows there is infinite.
+            _summed(double((full * double(factor)).astype(dtype)), np.shape(own), dtype)
             for own, factor in ((x, y if multiply else 1), (y, x if multiply else 1))
         )
 
