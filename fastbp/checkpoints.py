@@ -135,6 +135,7 @@ class Keeper:
         self._identity = identity(steps, meter)
         self._saved = (-1, 0)  # steps and reports in the newest checkpoint
         self._best = -1.0  # accuracy
+        self._held: tuple[tuple[int, int], bytes] | None = None
 
     # --- before ----------------------------------------------------------------------------------
 
@@ -260,24 +261,48 @@ class Keeper:
         if due and len(self.history):
             self.save()
 
-    def save(self) -> None:
+    def hold(self) -> None:
+        """Before a report: keep in mind what a checkpoint of now would be.
+
+        Callbacks may change anything, and an interrupt may come between two of them.  Then it is
+        this checkpoint that is written, and who goes on from it has the report whole.
+        """
+        self.steps.publish()
+        self._held = (self._now(), self._content()) if self.meter.is_sound() else None
+
+    def release(self) -> None:
+        """After a report."""
+        self._held = None
+
+    def _now(self) -> tuple[int, int]:
+        return len(self.history), len(self.history.steps)
+
+    def save(self) -> str:
         """Write a checkpoint of now, then delete those that are too old.
 
         Nothing is written twice, and nothing of a training that diverges.
+
+        Returns
+        -------
+        str
+            Why nothing was written; nothing if all is saved.
 
         Raises
         ------
         OSError
             When it cannot be written; those before are as they were.
         """
-        step, reports = len(self.history), len(self.history.steps)
-        if (step, reports) == self._saved:
-            return
-        self.steps.publish()
-        if not self.meter.is_sound():
-            return
-        self._write(f"step-{step:09}.safetensors", self._content())
-        self._saved = step, reports
+        now, content = self._held or (self._now(), None)
+        if now == self._saved:
+            return ""
+        if content is None:
+            self.steps.publish()
+            if not self.meter.is_sound():
+                return "no checkpoint: the training is about to diverge"
+            content = self._content()
+        step, _ = now
+        self._write(f"step-{step:09}.safetensors", content)
+        self._saved = now
         files = self.checkpoints.files()
         # What is newer than this was damaged, or the training would have gone on from there.
         newest = [path for found, path in files if found <= step][-self.checkpoints.keep :]
@@ -285,6 +310,7 @@ class Keeper:
             if path not in newest:
                 with contextlib.suppress(OSError):  # the next checkpoint tries again
                     path.unlink(missing_ok=True)
+        return ""
 
     def _write(self, name: str, content: bytes) -> None:
         path, step = self.checkpoints.folder / name, len(self.history)

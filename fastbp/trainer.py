@@ -113,7 +113,8 @@ def fit(
     resume : bool, default False
         Go on from the newest valid checkpoint in the folder; at the start, if there is none.  With
         the same arguments the results have the bits of a training that was never stopped (and
-        versions and processor are the same).  ``epochs`` or ``iterations`` may be other ones.
+        versions and processor are the same).  ``epochs`` or ``iterations`` may be other ones; what
+        a callback has stopped goes on.
 
     Returns
     -------
@@ -202,6 +203,8 @@ def fit(
 
     def report() -> bool:
         """Measure, and tell everybody; returns whether one of them wants to stop."""
+        if keeper is not None:
+            keeper.hold()
         told = measure(optimizer.lr, interrupt)
         bar.set_postfix_str(f"loss {told.train_loss:.4f}")
         if keeper is not None:
@@ -210,6 +213,8 @@ def fit(
         if callbacks:  # which may have changed the parameters
             with interrupt.held():
                 steps.take_up()
+        if keeper is not None:
+            keeper.release()
         measure.resume()
         return stop
 
@@ -252,10 +257,12 @@ def fit(
                 with interrupt.held():
                     steps.publish()
     except KeyboardInterrupt:
+        if not allow_nonfinite:
+            measure.restore_finite()
         unsaved = ""
-        if keeper is not None and whole:
+        if keeper is not None:
             try:
-                keeper.save()
+                unsaved = keeper.save() if whole else "no checkpoint: the last step is not whole"
             except OSError as error:
                 unsaved = str(error)
         raise TrainingInterrupted(history, unsaved) from None
