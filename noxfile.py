@@ -101,6 +101,7 @@ def sbom(session):
     session.run("bash", ".ci/sbom", str(dist), file, external=True)
 
 
+@nox.session
 def dashboard(session):
     """Speed over the last commits as web pages, served until Ctrl-C; arguments are handed on."""
     session.install("-e", ".[bench]")

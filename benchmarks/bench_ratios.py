@@ -66,7 +66,6 @@ class ShareOfPeak:
         "affine forward + backward, 1000 x 784-50 float32",
         "affine forward + backward, 100 x 784-512 float64",
         "60 steps, no zeros, 100 x 784-50-10 float32",
-        "10 steps, 256 x 784-512-256-10 float32",
     ]
 
     def track_share(self, parameter: str) -> float:

@@ -150,6 +150,7 @@ def test_without_a_cache_means_a_folder_that_is_gone_afterwards():
     assert not Path(in_a_process(code).strip()).exists()
 
 
+@pytest.mark.skipif(not (ROOT / "fastbp").is_dir(), reason="the sources are not here")
 def test_an_older_fastbp_is_timed_with_the_table_of_today(tmp_path):
     package = Path(fastbp.__file__).parent
     ignored = shutil.ignore_patterns("bench", "__pycache__")

@@ -10,7 +10,7 @@ import numpy as np
 from .exp import exp_nonpositive, logistic
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
-from .rows import row_max
+from .rows import row_max, row_sum
 from .simd import address_of, prefetch, row_of, view
 from .softmax_loss import reciprocal
 from .sparse import sum_rows
@@ -212,11 +212,9 @@ def softmax_loss(
         dz = view(buffer, layer[DZ] + at, layer[WIDTH])
         example = rows[begin + n]
         highest = row_max(logits)
-        total = T(0)
         for c in range(dz.size):
-            e = exp_nonpositive(logits[c] - highest)
-            dz[c] = e
-            total += e
+            dz[c] = exp_nonpositive(logits[c] - highest)
+        total = row_sum(dz)
         if data.labels.size:
             label = data.labels[example]
             logit = np.float64(logits[label] - highest)

@@ -71,8 +71,8 @@ EXACT_FLAGS = frozenset({"contract", "nsz"})
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 
-# (compiled function, its signature with T for the floating point type, the named tuples in it), in
-# order of definition.
+# The kernels of this folder: (compiled function, its signature with T for the floating point type,
+# the named tuples in it), in order of definition.
 KERNELS: list[tuple[Any, str, dict[str, Any]]] = []
 
 
@@ -105,7 +105,8 @@ def kernel(
     def decorate(function: Function) -> Function:
         options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
         compiled = numba.njit(function, parallel=parallel, **options)
-        if not JIT_DISABLED:
+        # The cache knows the sources of this folder only; what stands elsewhere is compiled anew.
+        if not JIT_DISABLED and function.__module__.startswith(f"{__package__}."):
             folder = cache_folder()
             if folder is not None:
                 compiled._cache = KernelCache(function, parallel, folder)
@@ -223,7 +224,7 @@ def threading_layer() -> str | None:
     try:
         numba.get_num_threads()  # starts the layer, so that Numba knows which one it took
         return str(numba.threading_layer())
-    except ValueError:  # NUMBA_THREADING_LAYER asks for one that is not here
+    except (ValueError, ImportError):  # the one NUMBA_THREADING_LAYER asks for is not here, or none
         return None
 
 
