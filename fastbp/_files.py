@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -28,17 +29,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         As the operating system says.  No temporary file is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX)
+    handle, name = _temporary_file(path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        try:
+            file = os.fdopen(handle, "wb")
+        except BaseException:
+            os.close(handle)
+            raise
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
         os.replace(name, path)  # noqa: PTH105 - as every Python has it
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            name.unlink()
         raise
     _flush_folder(path.parent)
 
@@ -82,7 +87,17 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary_file(folder: Path) -> tuple[int, Path]:
+    """Make a file of a new name, with the modes that the user gives new files.
+
+    The operating system applies the umask.  Asking for it means changing it for a moment, and for
+    all threads: two that ask at once can leave the process without one.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        name = folder / f"{PREFIX}{secrets.token_hex(4)}"
+        try:
+            return os.open(name, flags, 0o666), name
+        except FileExistsError:
+            continue
