@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import re
 import sys
 import time
@@ -214,6 +215,14 @@ class Keeper:
         numbers = state["examples"], state["seconds"], state["elapsed"], state["best"]
         if tuple(map(type, numbers)) != (int, float, float, float):
             raise ValueError("its measurements are no numbers")
+        examples, seconds, elapsed, best = numbers
+        if not (
+            0 <= examples <= step * self.history.settings["batch_size"]
+            and 0 <= seconds < math.inf
+            and 0 <= elapsed < math.inf
+            and -1 <= best <= 1
+        ):
+            raise ValueError("its measurements are none that a training can have")
 
     def _take(self, step: int, state: dict[str, Any]) -> None:
         """Go on from a state that was checked."""
@@ -379,8 +388,11 @@ def _check_optimizer(optimizer: Optimizer, state: Any, params: dict[str, Array])
         if name in optimizer._slots:
             if found or not isinstance(found, dict):
                 _like(f"optimizer's {name}", found, params)
-        elif type(value) is int:
+        elif known and name == "iter":
             if type(found) is not int or not 0 <= found < 2**62:
                 raise ValueError(f"its optimizer's {name} is {found!r}")
-        elif isinstance(value, float) and not isinstance(found, (float, np.floating)):
-            raise ValueError(f"its optimizer's {name} is {found!r}")
+        elif type(value) is int or isinstance(value, (float, np.floating)):
+            # A callback may say lr = 1 where there was 0.1, or the other way round.
+            real = isinstance(found, (float, np.floating, np.integer))
+            if not real and (type(found) is not int or abs(found) >= 2**62):
+                raise ValueError(f"its optimizer's {name} is {found!r}")

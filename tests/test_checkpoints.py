@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -179,6 +180,27 @@ def test_a_learning_rate_that_a_callback_lowers_is_kept(folder):
         results.append(everything((net, optimizer, history), here))
     assert results[0] == results[1]
     assert optimizer.lr == pytest.approx(optimizer_of("Momentum").lr * 0.7**5)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.5, 1), (1, 0.5), (1, 1)])
+@pytest.mark.parametrize("cls", [fastbp.MultiLayerNet, Layered], ids=["compiled", "layers"])
+def test_a_learning_rate_may_be_an_integer(first, then, cls, folder):
+    def training(stop, here):
+        optimizer = fastbp.SGD(lr=0.1)
+        optimizer.lr = first
+
+        def callback(report):
+            if report.step == 4:
+                optimizer.lr = then
+            return report.step == stop
+
+        return train(
+            12, given=optimizer, cls=cls, checkpoints=folder / here, resume=True,
+            callbacks=[callback],
+        )  # fmt: skip
+
+    training(8, "here")
+    assert everything(training(None, "here")) == everything(training(None, "never"))
 
 
 def test_an_interrupt_before_the_report_of_an_epoch_gets_it_after_the_resume(folder, monkeypatch):
@@ -627,6 +649,9 @@ FORGED = {
     "an optimizer's count below 0": in_optimizer("iter", -5),
     "an optimizer's count too large": in_optimizer("iter", 2**63),
     "an optimizer's rate of text": in_optimizer("lr", "fast"),
+    "an optimizer's rate too large": in_optimizer("lr", 10**400),
+    "an optimizer's rate that is true": in_optimizer("lr", True),
+    "an optimizer's count with a fraction": in_optimizer("iter", 10.0),
     "an optimizer's slot of text": in_optimizer("m", "x"),
     "an attribute the optimizer has not": in_optimizer("update", 1.0),
     "losses missing": in_history("train_loss_list", lambda a: a[:-1]),
@@ -637,6 +662,14 @@ FORGED = {
     "accuracies missing": in_history("test_acc_list", lambda a: a[:-1]),
     "times missing": in_history("times", lambda a: a[:-1]),
     "measurements of text": put("elapsed", "long"),
+    "more examples than any float holds": put("examples", 10**400),
+    "more examples than its steps have": put("examples", 101),
+    "examples below 0": put("examples", -1),
+    "seconds below 0": put("seconds", -1.0),
+    "endless seconds": put("seconds", math.inf),
+    "a time that is no number": put("elapsed", math.nan),
+    "an accuracy above 1": put("best", 1.5),
+    "an accuracy that is no number": put("best", math.nan),
     "no state": lambda training, parts, held: {**training, "state": None},
     "a state that is a list": lambda training, parts, held: {**training, "state": []},
     "a state that is deep": lambda training, parts, held: (
