@@ -292,6 +292,29 @@ def test_without_a_seed_a_shuffled_training_goes_on_with_its_own_batches(folder)
     assert results[0] == results[1]
 
 
+class OnWindows:
+    """A generator whose permutations are of int32, as NumPy 1 has them there."""
+
+    def __init__(self, rng):
+        self._rng = rng
+
+    def __getattr__(self, name):
+        return getattr(self._rng, name)
+
+    def permutation(self, count):
+        return self._rng.permutation(count).astype(np.int32)
+
+
+def test_a_permutation_of_32_bit_integers_can_be_gone_on_with(folder, monkeypatch):
+    expected = train(TOTAL)
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: OnWindows(default_rng(seed)))
+    assert train(10, checkpoints=folder)[2] is not None
+    resumed = train(TOTAL, checkpoints=folder, resume=True)
+    monkeypatch.undo()
+    assert everything(resumed) == everything(expected)
+
+
 def test_the_callers_arrays_stay_the_callers(folder):
     train(8, checkpoints=folder)
     net = build()
