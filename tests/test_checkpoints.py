@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -744,13 +745,57 @@ def test_a_position_outside_of_the_books_generator_is_refused(position, folder):
         train(TOTAL, resume=True, **options)
 
 
-def test_another_format_is_refused(folder):
+def test_another_format_is_no_checkpoint(folder):
     train(4, checkpoints=folder)
-    path = newest(folder)
-    content = module._sealed.seal({}, {"format": "fastbp checkpoint, version 2", "training": "{}"})
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="version 2"):
+    content = module._sealed.seal({}, {"format": "fastbp network, version 1", "training": "{}"})
+    newest(folder).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"no checkpoint is valid.*network, version 1"):
         train(TOTAL, checkpoints=folder, resume=True)
+
+
+def test_a_checkpoint_of_a_newer_fastbp_is_neither_skipped_nor_deleted(folder):
+    train(20, checkpoints=Checkpoints(folder, every=8))
+    content = module._sealed.seal({}, {"format": "fastbp checkpoint, version 2", "training": "{}"})
+    newest(folder).write_bytes(content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    net = build()
+    parameters = everything((net, None, None))
+    with pytest.raises(CheckpointError, match=r"another version of fastbp .*version 2") as caught:
+        train(TOTAL, net=net, checkpoints=folder, resume=True)
+    assert str(newest(folder)) in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert everything((net, None, None)) == parameters
+
+
+@pytest.mark.parametrize("call", ["check_header", "verify"])
+def test_a_disk_that_cannot_be_read_stops_the_resume(call, folder, monkeypatch):
+    train(20, checkpoints=Checkpoints(folder, every=8))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(path, *_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(module._sealed, call, fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        train(TOTAL, checkpoints=folder, resume=True)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(newest(folder)))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_header_too_long_is_refused_in_little_memory(folder, monkeypatch):
+    train(4, checkpoints=folder)
+    monkeypatch.setattr(module._sealed, "MAX_TEXT", 2**30)  # for writing
+    monkeypatch.setattr(module._sealed, "MAX_HEADER", 2**30)
+    text = "[" + "{}," * 2_000_000 + "{}]"
+    newest(folder).write_bytes(module._sealed.seal({}, {"format": module.FORMAT, "training": text}))
+    monkeypatch.undo()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="its header has more than"):
+            train(8, checkpoints=folder, resume=True)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
