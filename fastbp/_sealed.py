@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ._files import open_regular
+
 # While the digest is computed, zeros stand in its place.
 UNSEALED = "0" * 64
 # How the header has it.  Inside a text of the header a quotation mark would have a backslash.
 MARK = b'"sha256":"'
+
+# Characters of each text in the header: a network of a thousand layers needs some ten thousand, its
+# checkpoint with Adam some hundred thousand.  Parsed, JSON can take thirty times its length.
+MAX_TEXT = 1 << 20
+# Bytes of a header; it also names the arrays, and has a backslash before each quotation mark.
+MAX_HEADER = 1 << 22
 
 # Bytes of a file that are read at a time.
 PIECE = 1 << 20
@@ -37,11 +45,57 @@ def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     ----------
     arrays : mapping of C-contiguous arrays
     metadata : mapping of str
+
+    Raises
+    ------
+    ValueError
+        When the texts are longer than a reader takes.
     """
+    for name, text in metadata.items():
+        if len(text) > MAX_TEXT:
+            raise ValueError(
+                f"the description of this {name} has {len(text)} characters, more than the "
+                f"{MAX_TEXT} that a file may have; are there long notes?"
+            )
     content = bytearray(library().numpy.save(arrays, {**metadata, "sha256": UNSEALED}))
+    if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER:
+        raise ValueError(
+            f"the header has {length} bytes, more than the {MAX_HEADER} that a file may have"
+        )
     place = _place(content)
     content[place] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
+
+
+def check_header(path: Path) -> None:
+    """Look whether a file is one whose header can be read in bounded memory.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Raises
+    ------
+    OSError
+        As the operating system says.  The library would read the same by mapping the file, and a
+        fault of the disk would end the process.
+    ValueError
+        For what is no regular file, and for a header that is too long.
+    """
+    with open_regular(path) as (file, _):
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"its header has more than {MAX_HEADER} bytes")
+        while length and (piece := file.read(length)):
+            length -= len(piece)
+
+
+def text_of(metadata: Mapping[str, str], name: str) -> str:
+    """Return a text of the header; LookupError without it, ValueError when it is too long."""
+    text = metadata[name]
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"its header has a text of more than {MAX_TEXT} characters")
+    return text
 
 
 def verify(path: Path, metadata: Mapping[str, str]) -> None:
@@ -62,9 +116,11 @@ def verify(path: Path, metadata: Mapping[str, str]) -> None:
         When there is no digest, or another one.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        start = file.read(8)
-        header = bytearray(start + file.read(int.from_bytes(start, "little")))
+    with open_regular(path) as (file, _):
+        header = bytearray(file.read(8))
+        end = 8 + int.from_bytes(header, "little")
+        while len(header) < end and (piece := file.read(end - len(header))):
+            header += piece
         header[_place(header)] = UNSEALED.encode()
         digest.update(header)
         while piece := file.read(PIECE):

@@ -45,7 +45,7 @@ def save_network(
         An existing file is replaced.
     network : Network
     notes : mapping, optional
-        Anything JSON can hold, kept beside the parameters.
+        Anything JSON can hold, up to a million characters of it; kept beside the parameters.
 
     Raises
     ------
@@ -53,6 +53,8 @@ def save_network(
         Without safetensors.
     OSError
         As the operating system says.
+    ValueError
+        For notes that are too long.
     """
     write_atomically(Path(path), sealed_network(network, network.params, notes))
 
@@ -98,6 +100,7 @@ def load_network(path: str | PathLike[str]) -> tuple[Network, dict[str, Any]]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
+        _sealed.check_header(path)
         with safetensors.safe_open(path, framework="numpy") as file:
             # What is written in the header decides whether anything else is read.
             about, dtype = _describe(file)
@@ -128,7 +131,7 @@ def _describe(file: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
     metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-    about = json.loads(metadata["network"])
+    about = json.loads(_sealed.text_of(metadata, "network"))
     sizes, decay = about["sizes"], about["weight_decay_lambda"]
     if len(sizes) < 2 or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"sizes are {sizes}")
@@ -139,7 +142,7 @@ def _describe(file: Any) -> tuple[dict[str, Any], np.dtype[Any]]:
     if not isinstance(about["notes"], dict):
         raise ValueError("notes are no mapping")
     found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    if found != _shapes(sizes):
+    if len(found) != 2 * (len(sizes) - 1) or found != _shapes(sizes):
         raise ValueError(f"parameters {found} do not fit the sizes {sizes}")
     types = {file.get_slice(key).get_dtype() for key in found}
     if len(types) != 1 or not types <= DTYPES.keys():

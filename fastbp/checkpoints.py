@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import re
 import sys
 import time
@@ -36,11 +37,9 @@ from .steps import COMPILED_OPTIMIZERS, CompiledSteps, LayerSteps
 __all__ = ["CheckpointError", "Checkpoints", "Keeper"]
 
 FORMAT = "fastbp checkpoint, version 1"
+ANY_VERSION = re.compile(r"fastbp checkpoint, version \d+")
 NAME = re.compile(r"step-(\d{9,18})\.safetensors")
 BEST = "best.safetensors"
-
-# Characters of the header's text: a network of a thousand layers needs some hundred thousand.
-MAX_TEXT = 1 << 24
 
 # The lists of a history, by the type of their numbers.
 LISTS = dict.fromkeys(History().to_dict(), np.float64) | {"steps": np.int64}
@@ -53,6 +52,10 @@ DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, or of another training; the message has path and reason."""
+
+
+class _AnotherVersion(Exception):  # noqa: N818 - it says what is there, not what is wrong
+    """A checkpoint in a format of another fastbp: not damaged, and not ours to skip or delete."""
 
 
 class Checkpoints:
@@ -171,6 +174,10 @@ class Keeper:
                 given = differences(self._identity, training["identity"], state["optimizer"])
                 if not given:
                     self._check(step, state)
+            except _AnotherVersion as error:
+                raise CheckpointError(
+                    f"fit: {path} is of another version of fastbp ({error}); go on with that one"
+                ) from error
             except DAMAGE as error:
                 problems.append(f"{path}: {error}")
                 continue
@@ -215,6 +222,14 @@ class Keeper:
         numbers = state["examples"], state["seconds"], state["elapsed"], state["best"]
         if tuple(map(type, numbers)) != (int, float, float, float):
             raise ValueError("its measurements are no numbers")
+        examples, seconds, elapsed, best = numbers
+        if not (
+            0 <= examples <= step * self.history.settings["batch_size"]
+            and 0 <= seconds < math.inf
+            and 0 <= elapsed < math.inf
+            and -1 <= best <= 1
+        ):
+            raise ValueError("its measurements are none that a training can have")
 
     def _take(self, step: int, state: dict[str, Any]) -> None:
         """Go on from a state that was checked."""
@@ -357,19 +372,28 @@ class Keeper:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a checkpoint says of its training, and the state; or raise CheckpointError."""
+    """Return what a checkpoint says of its training, and the state.
+
+    Raises
+    ------
+    OSError
+        When the disk cannot be read: that tells nothing of the file.
+    _AnotherVersion, and those of DAMAGE
+    """
     safetensors = _sealed.library()
+    _sealed.check_header(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+            found = metadata.get("format", "")
+            if found != FORMAT:
+                if ANY_VERSION.fullmatch(found):
+                    raise _AnotherVersion(found)
+                raise ValueError(f"its format is {found!r}, expected {FORMAT!r}")
             _sealed.verify(path, metadata)
-            if len(metadata["training"]) > MAX_TEXT:
-                raise ValueError(f"its header has more than {MAX_TEXT} characters")
-            training = json.loads(metadata["training"])
+            training = json.loads(_sealed.text_of(metadata, "training"))
             state = unpack(training["state"], file)
-    except (OSError, safetensors.SafetensorError) as error:
+    except safetensors.SafetensorError as error:
         raise CheckpointError(f"not a safetensors file ({error})") from error
     if not isinstance(training["identity"], dict) or not isinstance(state, dict):
         raise CheckpointError("it describes no training")
@@ -405,8 +429,11 @@ def _check_optimizer(optimizer: Optimizer, state: Any, params: dict[str, Array])
         if name in optimizer._slots:
             if found or not isinstance(found, dict):
                 _like(f"optimizer's {name}", found, params)
-        elif type(value) is int:
+        elif known and name == "iter":
             if type(found) is not int or not 0 <= found < 2**62:
                 raise ValueError(f"its optimizer's {name} is {found!r}")
-        elif isinstance(value, float) and not isinstance(found, (float, np.floating)):
-            raise ValueError(f"its optimizer's {name} is {found!r}")
+        elif type(value) is int or isinstance(value, (float, np.floating)):
+            # A callback may say lr = 1 where there was 0.1, or the other way round.
+            real = isinstance(found, (float, np.floating, np.integer))
+            if not real and (type(found) is not int or abs(found) >= 2**62):
+                raise ValueError(f"its optimizer's {name} is {found!r}")

@@ -8,12 +8,17 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._files import write_atomically
+from ._files import open_regular, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["History"]
+
+# Of a file that is read: three million steps, each with all digits of its loss.
+MAX_BYTES = 1 << 26
+# Lists, mappings and texts in it, the costly part of JSON; a record has some dozens.
+MAX_MARKS = 100_000
 
 
 @dataclass
@@ -98,6 +103,7 @@ class History:
         Parameters
         ----------
         path : path-like
+            A regular file of at most 64 MiB (``MAX_BYTES``), some three million steps.
 
         Returns
         -------
@@ -108,10 +114,10 @@ class History:
         OSError
             When the file cannot be read.
         ValueError
-            When it is no such record.
+            When it is no such record, or a larger one; the message has the path.
         """
         try:
-            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            record = cls(**json.loads(_read(Path(path))))
             record._require_types()
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a training history ({error})") from error
@@ -155,3 +161,16 @@ class History:
         if path is not None:
             write_figure(figure, path)
         return figure
+
+
+def _read(path: Path) -> str:
+    """Return the text of a record's file."""
+    content = bytearray()
+    with open_regular(path) as (file, _):
+        while piece := file.read(MAX_BYTES + 1 - len(content)):
+            content += piece
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    if sum(map(content.count, (b"[", b"{", b'"'))) > MAX_MARKS:
+        raise ValueError("it has more lists, mappings and texts than a record")
+    return content.decode()

@@ -105,7 +105,8 @@ class Batches:
         """
         if self._shuffle:
             if not self._order.size:
-                self._order = self._rng.permutation(self._N)
+                # On Windows NumPy 1 gives int32.
+                self._order = self._rng.permutation(self._N).astype(np.int64, copy=False)
             rows = self._order[: count * self._batch_size]
             self._order = self._order[rows.size :]
         elif self._book:

@@ -700,8 +700,8 @@ BUGS = [
     Bug(
         "a checkpoint is written in place",
         "_files.py",
-        "    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX)\n",
-        "    handle, name = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), str(path)\n",
+        "    handle, name = _temporary_file(path.parent)\n",
+        "    handle, name = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), path\n",
         "faults/test_kill.py",
     ),
     Bug(

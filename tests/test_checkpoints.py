@@ -2,10 +2,12 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -181,6 +183,27 @@ def test_a_learning_rate_that_a_callback_lowers_is_kept(folder):
     assert optimizer.lr == pytest.approx(optimizer_of("Momentum").lr * 0.7**5)
 
 
+@pytest.mark.parametrize(("first", "then"), [(0.5, 1), (1, 0.5), (1, 1)])
+@pytest.mark.parametrize("cls", [fastbp.MultiLayerNet, Layered], ids=["compiled", "layers"])
+def test_a_learning_rate_may_be_an_integer(first, then, cls, folder):
+    def training(stop, here):
+        optimizer = fastbp.SGD(lr=0.1)
+        optimizer.lr = first
+
+        def callback(report):
+            if report.step == 4:
+                optimizer.lr = then
+            return report.step == stop
+
+        return train(
+            12, given=optimizer, cls=cls, checkpoints=folder / here, resume=True,
+            callbacks=[callback],
+        )  # fmt: skip
+
+    training(8, "here")
+    assert everything(training(None, "here")) == everything(training(None, "never"))
+
+
 def test_an_interrupt_before_the_report_of_an_epoch_gets_it_after_the_resume(folder, monkeypatch):
     expected = everything(train(TOTAL, checkpoints=folder / "never"), folder / "never")
     measure, calls = CompiledSteps.measure, []
@@ -268,6 +291,29 @@ def test_without_a_seed_a_shuffled_training_goes_on_with_its_own_batches(folder)
         result = train(TOTAL, checkpoints=folder / copy, resume=True, seed=None)
         results.append(everything(result, folder / copy))
     assert results[0] == results[1]
+
+
+class OnWindows:
+    """A generator whose permutations are of int32, as NumPy 1 has them there."""
+
+    def __init__(self, rng):
+        self._rng = rng
+
+    def __getattr__(self, name):
+        return getattr(self._rng, name)
+
+    def permutation(self, count):
+        return self._rng.permutation(count).astype(np.int32)
+
+
+def test_a_permutation_of_32_bit_integers_can_be_gone_on_with(folder, monkeypatch):
+    expected = train(TOTAL)
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: OnWindows(default_rng(seed)))
+    assert train(10, checkpoints=folder)[2] is not None
+    resumed = train(TOTAL, checkpoints=folder, resume=True)
+    monkeypatch.undo()
+    assert everything(resumed) == everything(expected)
 
 
 def test_the_callers_arrays_stay_the_callers(folder):
@@ -627,6 +673,9 @@ FORGED = {
     "an optimizer's count below 0": in_optimizer("iter", -5),
     "an optimizer's count too large": in_optimizer("iter", 2**63),
     "an optimizer's rate of text": in_optimizer("lr", "fast"),
+    "an optimizer's rate too large": in_optimizer("lr", 10**400),
+    "an optimizer's rate that is true": in_optimizer("lr", True),
+    "an optimizer's count with a fraction": in_optimizer("iter", 10.0),
     "an optimizer's slot of text": in_optimizer("m", "x"),
     "an attribute the optimizer has not": in_optimizer("update", 1.0),
     "losses missing": in_history("train_loss_list", lambda a: a[:-1]),
@@ -637,6 +686,14 @@ FORGED = {
     "accuracies missing": in_history("test_acc_list", lambda a: a[:-1]),
     "times missing": in_history("times", lambda a: a[:-1]),
     "measurements of text": put("elapsed", "long"),
+    "more examples than any float holds": put("examples", 10**400),
+    "more examples than its steps have": put("examples", 101),
+    "examples below 0": put("examples", -1),
+    "seconds below 0": put("seconds", -1.0),
+    "endless seconds": put("seconds", math.inf),
+    "a time that is no number": put("elapsed", math.nan),
+    "an accuracy above 1": put("best", 1.5),
+    "an accuracy that is no number": put("best", math.nan),
     "no state": lambda training, parts, held: {**training, "state": None},
     "a state that is a list": lambda training, parts, held: {**training, "state": []},
     "a state that is deep": lambda training, parts, held: (
@@ -688,13 +745,57 @@ def test_a_position_outside_of_the_books_generator_is_refused(position, folder):
         train(TOTAL, resume=True, **options)
 
 
-def test_another_format_is_refused(folder):
+def test_another_format_is_no_checkpoint(folder):
     train(4, checkpoints=folder)
-    path = newest(folder)
-    content = module._sealed.seal({}, {"format": "fastbp checkpoint, version 2", "training": "{}"})
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="version 2"):
+    content = module._sealed.seal({}, {"format": "fastbp network, version 1", "training": "{}"})
+    newest(folder).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"no checkpoint is valid.*network, version 1"):
         train(TOTAL, checkpoints=folder, resume=True)
+
+
+def test_a_checkpoint_of_a_newer_fastbp_is_neither_skipped_nor_deleted(folder):
+    train(20, checkpoints=Checkpoints(folder, every=8))
+    content = module._sealed.seal({}, {"format": "fastbp checkpoint, version 2", "training": "{}"})
+    newest(folder).write_bytes(content)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    net = build()
+    parameters = everything((net, None, None))
+    with pytest.raises(CheckpointError, match=r"another version of fastbp .*version 2") as caught:
+        train(TOTAL, net=net, checkpoints=folder, resume=True)
+    assert str(newest(folder)) in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert everything((net, None, None)) == parameters
+
+
+@pytest.mark.parametrize("call", ["check_header", "verify"])
+def test_a_disk_that_cannot_be_read_stops_the_resume(call, folder, monkeypatch):
+    train(20, checkpoints=Checkpoints(folder, every=8))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(path, *_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(module._sealed, call, fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        train(TOTAL, checkpoints=folder, resume=True)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(newest(folder)))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_header_too_long_is_refused_in_little_memory(folder, monkeypatch):
+    train(4, checkpoints=folder)
+    monkeypatch.setattr(module._sealed, "MAX_TEXT", 2**30)  # for writing
+    monkeypatch.setattr(module._sealed, "MAX_HEADER", 2**30)
+    text = "[" + "{}," * 2_000_000 + "{}]"
+    newest(folder).write_bytes(module._sealed.seal({}, {"format": module.FORMAT, "training": text}))
+    monkeypatch.undo()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="its header has more than"):
+            train(8, checkpoints=folder, resume=True)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -98,6 +98,23 @@ def test_a_new_file_has_the_modes_the_user_gives_new_files(path, mask):
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_the_process_umask_is_never_touched(path, monkeypatch):
+    # Threads share it: between a change and its undoing, another one may read the wrong mask.
+    monkeypatch.setattr(os, "umask", failing("umask", AssertionError("umask was called")))
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_temporary_name_that_is_taken_is_left_alone(path, monkeypatch):
+    tokens = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
+    monkeypatch.setattr("fastbp._files.secrets.token_hex", lambda size: next(tokens))
+    taken = path.parent / ".fastbp-aaaaaaaa"
+    taken.write_bytes(b"of another process")
+    write_atomically(path, b"new")
+    assert (taken.read_bytes(), path.read_bytes()) == (b"of another process", b"new")
+    assert list(tokens) == []
+
+
 # --- failures ------------------------------------------------------------------------------------
 
 
@@ -110,7 +127,7 @@ def failing(call, error):
     return fail
 
 
-CALLS = ["fsync", "replace", "fdopen", "chmod", "umask"]
+CALLS = ["fsync", "replace", "fdopen", "open"]
 ERRORS = [OSError(errno.ENOSPC, "the disk is full"), KeyboardInterrupt("Ctrl-C")]
 
 
@@ -149,7 +166,7 @@ def test_a_folder_that_cannot_be_flushed_has_the_new_file_whole(path, monkeypatc
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112
-@pytest.mark.parametrize("call", [None, "fsync", "replace", "chmod", "umask"])
+@pytest.mark.parametrize("call", [None, "fsync", "replace", "fdopen", "open"])
 def test_no_file_is_left_open(path, call, monkeypatch):
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     if call is not None:

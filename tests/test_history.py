@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import tracemalloc
 from dataclasses import fields
 from pathlib import Path
 
@@ -161,6 +162,52 @@ def test_a_file_that_is_no_record_is_refused_with_its_path(kind, tmp_path):
     with pytest.raises(ValueError, match="not a training history") as caught:
         History.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "history.json"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not a regular file") as caught:
+        History.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_an_endless_device_is_not_read():
+    with pytest.raises(ValueError, match=r"/dev/zero: .*not a regular file"):
+        History.load("/dev/zero")
+
+
+def test_a_file_larger_than_the_cap_is_not_read_whole(tmp_path):
+    path = tmp_path / "history.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes no room on the disk
+    with pytest.raises(ValueError, match="more than 67108864 bytes") as caught:
+        History.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_record_of_the_size_of_the_cap_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "history.json"
+    RECORD.save(path)
+    monkeypatch.setattr("fastbp.history.MAX_BYTES", path.stat().st_size)
+    assert History.load(path) == RECORD
+    monkeypatch.setattr("fastbp.history.MAX_BYTES", path.stat().st_size - 1)
+    with pytest.raises(ValueError, match="more than"):
+        History.load(path)
+
+
+def test_a_file_of_braces_takes_no_more_memory_than_its_bytes(tmp_path):
+    path = tmp_path / "history.json"
+    path.write_text('{"settings": {"a": [' + "{}," * 1_000_000 + "{}]}}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more lists, mappings and texts"):
+            History.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_is_what_the_operating_system_says(tmp_path):

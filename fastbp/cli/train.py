@@ -171,12 +171,6 @@ def _run(said: dict[str, Any]) -> int:
     options.batch_size = min(options.batch_size or (10 if small else 100), len(data.x_train))
     if options.iterations is None and options.epochs is None:
         options.epochs = 30 if small else 20
-    steps = _total(options, data)
-    if before is not None and steps < _total(before, data):
-        raise UsageError(
-            f"argument --resume: {steps:,} steps are less than the {_total(before, data):,} of the "
-            f"training in {options.out}"
-        )
     if options.out is not None:
         _make_out(options.out)
         if before is None:
@@ -216,6 +210,9 @@ def _run(said: dict[str, Any]) -> int:
             resume=before is not None,
         )
     except CheckpointError as error:
+        if before is not None:  # nothing was trained: the options of before still hold
+            before.out = options.out
+            save(before)
         raise CommandFailed(str(error)) from error
     except DivergedError as error:
         if options.out is not None:
@@ -237,13 +234,6 @@ def _run(said: dict[str, Any]) -> int:
         kept = _keep(options.out, network, data, history)
         say("\nKept " + ", ".join(map(str, kept)))
     return 0
-
-
-def _total(options: argparse.Namespace, data: Data) -> int:
-    """Return the number of steps that options ask for."""
-    if options.iterations is not None:
-        return int(options.iterations)
-    return int(options.epochs * -(-len(data.x_train) // options.batch_size))
 
 
 def _silent(*_: object) -> None:

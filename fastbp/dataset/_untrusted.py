@@ -6,9 +6,6 @@ never ends, its header may promise terabytes, and a kilobyte of it may expand to
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +15,8 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._files import CHUNK, open_regular
 from .errors import DatasetError
-
-CHUNK = 2**20  # no single read asks for more, whatever a length field in the file says
 
 # Deflate reaches 1032:1, on constant bytes; the MNIST files have 2:1 (labels) and 5:1 (images).
 # Below the floor an expansion harms nobody.
@@ -34,21 +30,6 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
         ...
-
-
-class _ShortReads(io.BufferedReader):
-    """A file whose ``read`` gives at most ``CHUNK`` bytes, also to code that asks for more.
-
-    That code is `zipfile`, which reads the list of contents in one piece of the declared length.
-    """
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(CHUNK if size is None or size < 0 else min(size, CHUNK))
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # An ordinary open() of a pipe waits until somebody writes to it.  Windows has no such pipes.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager
@@ -73,12 +54,8 @@ def open_regular_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         when the body of the ``with`` meets an error of the disk, of a decoder, or an early end.
     """
     try:
-        with io.FileIO(path, opener=_open_at_once) as raw:
-            # Asked of the open file: between a check of the name and the open, it could change.
-            status = os.fstat(raw.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise DatasetError(path, "not a regular file")
-            yield _ShortReads(raw), status.st_size
+        with open_regular(path) as opened:
+            yield opened
     except DatasetError:
         raise
     except OSError as error:

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ._untrusted import CHUNK, Readable, open_regular_file, read_exactly, refuse_bomb
+from .._files import CHUNK
+from ._untrusted import Readable, open_regular_file, read_exactly, refuse_bomb
 from .errors import DatasetError
 
 _UINT8 = 0x08

@@ -193,7 +193,6 @@ def out(run, tmp_path):
         (("--weight-init-std", "1"), "argument --weight-init-std: .* has None, not 1.0"),
         (("--batch-size", "11"), "argument --batch-size: .* has 10, not 11"),
         (("--sampling", "choice"), "has shuffle, not choice"),
-        (("--iterations", "19"), "19 steps are less than the 20"),
         (("--out", "there"), "argument --out: --resume goes on in .*; leave it away"),
         (("--force",), "argument --force: --resume goes on in"),
     ],
@@ -202,6 +201,23 @@ def test_options_that_contradict(refused, out, options, says):
     before = kept(out), (out / "training.json").read_bytes()
     refused("train", "--resume", out, *options, says=says)
     assert (kept(out), (out / "training.json").read_bytes()) == before
+
+
+def test_fewer_steps_than_there_are(run, out):
+    before = kept(out), (out / "training.json").read_bytes()
+    result = run("train", "--resume", out, "--iterations", 19)
+    assert result.code == 1
+    assert "20 steps already, more than the 19 asked for" in result.err
+    assert (kept(out), (out / "training.json").read_bytes()) == before
+
+
+def test_a_length_that_was_mistyped_can_be_taken_back(run, out):
+    # As if it had been stopped soon after the start.
+    about = out / "training.json"
+    about.write_text(about.read_text().replace("--iterations=20", "--iterations=100000"))
+    assert run("train", "--resume", out, "--iterations", 24, "--quiet").code == 0
+    assert steps_in(out)[-1] == 24
+    assert "--iterations=24" in about.read_text()
 
 
 def test_options_that_agree(run, out):

@@ -24,7 +24,7 @@ class Watched:
         The errno.
     """
 
-    CALLS = ("open", "fdopen", "close", "fsync", "replace", "unlink", "mkdir", "chmod")
+    CALLS = ("open", "fdopen", "close", "fsync", "replace", "unlink", "mkdir")
 
     def __init__(self, folder, fails_at=None, code=errno.EIO):
         self.folder, self.fails_at, self.code = folder, fails_at, code
@@ -116,11 +116,6 @@ class Watched:
         if self._is_ours(path):
             self._count("mkdir")
         self._real["mkdir"](path, *rest, **options)
-
-    def _chmod(self, path, *rest, **options):
-        if self._is_ours(path):
-            self._count("chmod")
-        self._real["chmod"](path, *rest, **options)
 
 
 class _File:
