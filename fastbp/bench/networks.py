@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .frameworks import Jax, JaxScan, Torch, TorchCompile
+from .machine import Disagreement
 from .peers import Fastbp, Peer, Reference, Sklearn
 from .with_numpy import Call
 from .workloads import Workload
@@ -65,6 +66,18 @@ def steps(name: str, workload: Workload, threads: int, number: int) -> Call:
 
 
 def whole(name: str, workload: Workload, threads: int) -> Call:
-    """Return a call that trains until 97 % of the others are right; it returns whether they are."""
+    """Return a call that trains until 97 % of the others are right.
+
+    It returns True, and raises ``Disagreement`` where so many never are: the seconds of a training
+    that failed mean nothing, whoever else failed with it.
+    """
     peer = LOOPS[name](workload, threads)
-    return lambda: peer.reach(GOAL, MOST_EPOCHS)
+
+    def call() -> bool:
+        if not peer.reach(GOAL, MOST_EPOCHS):
+            raise Disagreement(
+                f"{name} does not reach {GOAL:.0%} in {MOST_EPOCHS} epochs of {workload.data}"
+            )
+        return True
+
+    return call
