@@ -1,4 +1,4 @@
-"""Seconds of whole networks: predictions, gradients, steps, an epoch, and a training to 97 %."""
+"""Seconds of whole networks: predictions, gradients, steps, an epoch, and a whole training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Fit:
 
 
 class Training(_Operation):
-    """A training of the digits until 97 % of the others are right."""
+    """A training of the digits until 95 % of the others are right."""
 
-    operation = "training to 97 %, digits"
+    operation = "training to 95 %, digits"
     params: ClassVar = ["50 x 64-50-10 float32"]

@@ -1,8 +1,10 @@
 """Does the gate hold, and does it catch?  ``python -m benchmarks.prove_gate --runs 20``.
 
 Runs ``fastbp bench gate`` so many times on the code as it is, where each alarm is a false one.
-``--busy`` does so beside a busy core.  ``--slow 1.6`` makes in each run another kernel so many
-times as slow, and counts the runs in which exactly this is noticed.
+``--busy`` does so beside a busy core.  ``--slow 1.6`` makes in each run another case's kernel so
+many times as slow, the compiled loop and the numerical gradient first, and counts the runs in which
+exactly this is noticed: the case falls short, and no other but those with the same kernel.  Without
+``--runs`` those are as many as there are cases.
 
 A kernel is made slow where Python calls it: once it has returned, it is kept busy for as much
 longer as is missing.
@@ -20,10 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastbp.bench.gate import CASES, CLOCK
+from fastbp.bench.cases import Case
+from fastbp.bench.gate import CLOCK, gate_cases
 from fastbp.bench.with_kernels import KERNELS
 from fastbp.cli import main as fastbp_main
 from fastbp.cli.bench_gate import busy_core
+
+RUNS = 20
 
 # Where Python calls the compiled loop, by the gate's operations; the other kernels stand in their
 # own modules.
@@ -74,6 +79,25 @@ def slow_gate(operation: str, times: float, floors: Path) -> int:
     return fastbp_main(["bench", "gate", "--floors", str(floors)])
 
 
+def slow_order() -> list[Case]:
+    """Return the gate's cases in the order they are made slow: whole networks, then kernels."""
+    return sorted(gate_cases(), key=lambda case: case.operation not in LOOPS)
+
+
+def short_cases(output: str) -> list[Case]:
+    """Return the cases that the gate's output says fall short."""
+    lines = [line for line in output.splitlines() if line.endswith("  SHORT")]
+    # A name ends where its figures begin: one may be the beginning of another.
+    return [c for c in gate_cases() if any(line.startswith(f"{c.name} ") for line in lines)]
+
+
+def is_noticed(case: Case, output: str) -> bool:
+    """Tell whether a case falls short, and none with another kernel does."""
+    short = short_cases(output)
+    here = home(case.operation)
+    return case.name in [c.name for c in short] and all(home(c.operation) == here for c in short)
+
+
 def run_gate(arguments: list[str]) -> tuple[int, str]:
     """Run something with the gate in a new process; returns its exit code and output."""
     paths = os.pathsep.join(filter(None, sys.path))
@@ -91,7 +115,7 @@ def run_gate(arguments: list[str]) -> tuple[int, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prove_gate", description=__doc__)
-    parser.add_argument("--runs", type=int, default=20, metavar="N")
+    parser.add_argument("--runs", type=int, metavar="N", help=f"{RUNS}; with --slow all cases")
     parser.add_argument("--busy", action="store_true", help="beside a busy core")
     parser.add_argument("--slow", type=float, metavar="TIMES", help="another slow kernel each run")
     parser.add_argument("--floors", type=Path, default=Path("benchmarks/floors.toml"))
@@ -99,14 +123,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.operation:
         return slow_gate(options.operation, options.slow, options.floors)
+    order = slow_order()
+    runs = options.runs or (len(order) if options.slow else RUNS)
     right = 0
-    for i in range(options.runs):
+    for i in range(runs):
         command = ["fastbp", "bench", "gate", "--floors", str(options.floors)]
         wanted = 0
-        operation = ""
-        if options.slow:
-            operation, *_ = CASES[i % len(CASES)]
-            command = ["benchmarks.prove_gate", "--operation", operation]
+        case = order[i % len(order)] if options.slow else None
+        if case:
+            command = ["benchmarks.prove_gate", "--operation", case.operation]
             command += ["--slow", str(options.slow), "--floors", str(options.floors)]
             wanted = 1
         with busy_core() if options.busy else contextlib.nullcontext():
@@ -114,17 +139,16 @@ def main(arguments: list[str] | None = None) -> int:
             code, output = run_gate(command)
             seconds = time.perf_counter() - begin
         short = [line for line in output.splitlines() if line.endswith("  SHORT")]
-        noticed = not operation or any(line.startswith(f"{operation}, ") for line in short)
-        right += code == wanted and noticed
+        right += code == wanted and (case is None or is_noticed(case, output))
         again = sum("  at look " in line for line in output.splitlines())
-        what = f"{operation} {options.slow} times as slow" if operation else "unchanged"
+        what = f"{case.name} {options.slow} times as slow" if case else "unchanged"
         print(f"run {i + 1}: {what}: exit code {code}, {seconds:.0f} s, {again} looked at again")
         print(*(f"    {line}" for line in short), sep="\n", end="\n" if short else "", flush=True)
         if code not in (0, 1):
             print(output)
     kind = "caught" if options.slow else "without an alarm"
-    print(f"{right} of {options.runs} {kind}")
-    return 0 if right == options.runs else 1
+    print(f"{right} of {runs} {kind}")
+    return 0 if right == runs else 1
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .agreement import Disagreement, prepare, require_agreement
+from .agreement import prepare, require_agreement
 from .cases import Case
 from .gate import CLOCK, LOOKS, gate_cases
+from .machine import Disagreement
 from .timing import no_collection, turn_length, value
 
 # A case fails when it takes more than this many times as long as before.
@@ -36,6 +37,10 @@ ROUNDS = 21
 
 class Refused(Exception):  # noqa: N818 - the question cannot be answered
     """The commits cannot be compared; says why in a line."""
+
+
+class Failed(Exception):  # noqa: N818 - a result: the new commit is wrong
+    """The new commit cannot run a case, or runs it wrongly; says how in a line."""
 
 
 def git(*arguments: str, folder: Path) -> bytes:
@@ -95,9 +100,13 @@ def lay_out(root: Path, commit: str, folder: Path) -> Path:
 
 
 class Worker:
-    """A process with one commit's fastbp; a context manager that ends it."""
+    """A process with one commit's fastbp; a context manager that ends it.
 
-    def __init__(self, tree: Path) -> None:
+    ``problem`` is what it raises when the process has ended or cannot run a case.
+    """
+
+    def __init__(self, tree: Path, problem: type[Exception] = Refused) -> None:
+        self.problem = problem
         environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
         self.process = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-m", __name__],
@@ -128,8 +137,8 @@ class Worker:
 
         Raises
         ------
-        Refused
-            When the process has ended, or cannot run the case.
+        Refused, Failed
+            Which of them this worker has: when the process has ended, or cannot run the case.
         """
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
@@ -137,10 +146,10 @@ class Worker:
             print(line, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise Refused(f"the process of a commit ended with {self.process.wait()}")
+            raise self.problem(f"the process of the commit ended with {self.process.wait()}")
         content = json.loads(answer)
         if "error" in content:
-            raise Refused(content["error"])
+            raise self.problem(content["error"])
         return content
 
 
@@ -154,12 +163,15 @@ class Comparison:
     ratios : tuple of float
         Of each look: the new commit's time over the old one's.
     problem : str
-        Why it could not be compared, or nothing.
+        Why the old commit could not run it, or nothing.
+    failure : str
+        Why the new commit could not, or nothing.
     """
 
     case: Case
     ratios: tuple[float, ...]
     problem: str = ""
+    failure: str = ""
 
     @property
     def ratio(self) -> float:
@@ -168,8 +180,8 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether the new commit is about as fast."""
-        return bool(self.problem) or self.ratio <= ALLOWED
+        """Whether the new commit is right and about as fast, or the old one cannot tell."""
+        return not self.failure and (not self.ratios or self.ratio <= ALLOWED)
 
 
 def compare(old: Path, new: Path, cases: Sequence[Case] | None = None) -> Iterator[Comparison]:
@@ -182,7 +194,9 @@ def compare(old: Path, new: Path, cases: Sequence[Case] | None = None) -> Iterat
                 if ratios[-1] <= ALLOWED:
                     break
         except Refused as problem:
-            yield Comparison(case, (), str(problem))
+            yield Comparison(case, tuple(ratios), problem=str(problem))
+        except Failed as failure:
+            yield Comparison(case, tuple(ratios), failure=str(failure))
         else:
             yield Comparison(case, tuple(ratios))
 
@@ -190,8 +204,10 @@ def compare(old: Path, new: Path, cases: Sequence[Case] | None = None) -> Iterat
 def look(old: Path, new: Path, case: Case, rounds: int) -> float:
     """Return how many times as long the new tree takes, with two new processes."""
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(tree)) for tree in (old, new)]
-        for worker in workers:
+        both = ((old, Refused), (new, Failed))
+        workers = [stack.enter_context(Worker(tree, problem)) for tree, problem in both]
+        # The new one first: what is wrong there counts, whatever the old one can do.
+        for worker in reversed(workers):
             worker.ask(f"prepare {case.name}")
         seconds: tuple[list[float], list[float]] = ([], [])
         for i in range(rounds):

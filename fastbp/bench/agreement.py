@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .cases import NUMERICAL_TOLERANCE, Case
-from .machine import Unavailable
+from .machine import Disagreement, Unavailable
 from .processes import Peak
 from .with_numpy import Array, Call
 
@@ -18,11 +18,7 @@ from .with_numpy import Array, Call
 SMALLEST_SCALE = 1e-3
 
 
-class Disagreement(Exception):  # noqa: N818 - a result, that must stop a comparison
-    """Two implementations of a case gave different results: says which and how far apart."""
-
-
-# Whose errors are ours; another's leave it out of the comparison, by name.
+# Whose errors are ours; another's leave it out of the comparison of this case.
 OWN = ("reference", "fastbp", "numerical")
 
 
@@ -39,12 +35,15 @@ class Prepared:
         Of the first calls.
     skipped : dict of implementation to str
         Who cannot take part, and why; those that have no such operation are nowhere.
+    failed : dict of implementation to str
+        Whose call raised an error, and which.
     """
 
     calls: dict[str, Call] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(case: Case, wanted: Iterable[str]) -> Prepared:
@@ -64,7 +63,7 @@ def prepare(case: Case, wanted: Iterable[str]) -> Prepared:
             if name in OWN:
                 raise
             first = (str(error).strip().splitlines() or [""])[0]
-            found.skipped[name] = f"it fails: {type(error).__name__}: {first}"
+            found.failed[name] = f"{type(error).__name__}: {first}"
         else:
             found.calls[name], found.results[name] = call, result
             found.seconds[name] = seconds
@@ -118,7 +117,7 @@ def numbers(result: Any) -> Iterator[Array]:
 
 
 def check(case: Case, wanted: Iterable[str]) -> dict[str, str]:
-    """Call every implementation of a case once and compare; returns who was left out and why.
+    """Call every implementation of a case once and compare; returns who is missing and why.
 
     Raises
     ------
@@ -126,4 +125,4 @@ def check(case: Case, wanted: Iterable[str]) -> dict[str, str]:
     """
     found = prepare(case, wanted)
     require_agreement(case, found.results)
-    return found.skipped
+    return found.skipped | found.failed

@@ -38,6 +38,10 @@ class Unavailable(Exception):  # noqa: N818 - nothing is wrong
     """An implementation cannot take part here; says why."""
 
 
+class Disagreement(Exception):  # noqa: N818 - a result, that must stop a comparison
+    """An implementation gave another result than it must: says which and how far off."""
+
+
 def missing(implementation: str) -> str | None:
     """Return what an implementation lacks here, or None."""
     package = PACKAGES[implementation]

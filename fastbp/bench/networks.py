@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .frameworks import Jax, JaxScan, Torch, TorchCompile
+from .machine import Disagreement
 from .peers import Fastbp, Peer, Reference, Sklearn
 from .with_numpy import Call
 from .workloads import Workload
@@ -24,9 +25,10 @@ LOOPS = {**PEERS, "jax": JaxScan}
 # scikit-learn shows nobody its gradients.
 WITH_GRADIENT = [name for name in PEERS if name != "sklearn"]
 
-# The accuracy that a whole training reaches, and how many epochs it may take.
-GOAL = 0.97
-MOST_EPOCHS = 40
+# The accuracy that a whole training reaches, and how many epochs it may take: the book's network
+# and step take about 36 for the digits, and do not come to 97 % there in 300.
+GOALS = {"digits": 0.95, "mnist": 0.97}
+MOST_EPOCHS = 60
 
 
 def predict(name: str, workload: Workload, threads: int) -> Call:
@@ -65,6 +67,19 @@ def steps(name: str, workload: Workload, threads: int, number: int) -> Call:
 
 
 def whole(name: str, workload: Workload, threads: int) -> Call:
-    """Return a call that trains until 97 % of the others are right; it returns whether they are."""
+    """Return a call that trains until as many of the others are right as is the goal.
+
+    It returns True, and raises ``Disagreement`` where so many never are: the seconds of a training
+    that failed mean nothing, whoever else failed with it.
+    """
     peer = LOOPS[name](workload, threads)
-    return lambda: peer.reach(GOAL, MOST_EPOCHS)
+    goal = GOALS[workload.data]
+
+    def call() -> bool:
+        if not peer.reach(goal, MOST_EPOCHS):
+            raise Disagreement(
+                f"{name} does not reach {goal:.0%} in {MOST_EPOCHS} epochs of {workload.data}"
+            )
+        return True
+
+    return call

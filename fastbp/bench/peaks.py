@@ -64,10 +64,6 @@ class Limits:
     memory: float
     cache: float
 
-    def roof(self, dtype: str, intensity: float, threads: int = 1) -> float:
-        """Return the operations a second that are possible at so many for each byte."""
-        return threads * min(self.flops[dtype], intensity * self.cache)
-
 
 def peak(dtype: str) -> float:
     """Return the operations a second of one core, measured once."""

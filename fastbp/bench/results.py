@@ -27,7 +27,7 @@ def row(times: Times) -> dict[str, Any]:
     """Return what is kept of a case: medians, and ratios of the same round."""
     case = times.case
     names = [name for name in times.values if name != "fastbp"]
-    return {
+    kept = {
         "operation": case.operation,
         "shape": list(case.shape),
         "dtype": case.dtype,
@@ -39,17 +39,21 @@ def row(times: Times) -> dict[str, Any]:
         "ratios": {name: rounded(times.ratio(name)) for name in names if "fastbp" in times.values},
         "rounds": len(next(iter(times.values.values()))),
     }
+    return kept | ({"failed": dict(times.failed)} if times.failed else {})
 
 
-def record(rows: Sequence[dict[str, Any]], skipped: dict[str, str]) -> dict[str, Any]:
-    """Return everything about a run: the machine, who was left out, its limits, the rows."""
+def record(rows: Sequence[dict[str, Any]], skipped: dict[str, str], load: float) -> dict[str, Any]:
+    """Return everything about a run: the machine, who was left out, its limits, the rows.
+
+    ``load`` is the machine's before anything was measured.
+    """
     best = limits()
     return {
         "format": FORMAT,
         "date": time.strftime("%Y-%m-%d"),
         "versions": machine.versions(),
         "processor": machine.processor(),
-        "load": round(machine.load(), 1),
+        "load": round(load, 1),
         "skipped": skipped,
         "limits": {
             "flops": {dtype: rounded(value) for dtype, value in best.flops.items()},
@@ -61,14 +65,29 @@ def record(rows: Sequence[dict[str, Any]], skipped: dict[str, str]) -> dict[str,
 
 
 def merged(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return one record of several of the same machine: the first's, with the rows of all."""
+    """Return one record of several of the same machine, in the order they were measured.
+
+    The load is that before the first; the limits are the best that were seen.
+    """
     first, *others = records
+    best = first["limits"]
     for other in others:
         first["results"] += other["results"]
-        first["skipped"] |= other["skipped"]
+        first["skipped"] = other["skipped"] | first["skipped"]
         for key in ("memory", "cache"):
-            first["limits"][key] = max(first["limits"][key], other["limits"][key])
+            best[key] = max(best[key], other["limits"][key])
+        for dtype, flops in other["limits"]["flops"].items():
+            best["flops"][dtype] = max(best["flops"].get(dtype, 0.0), flops)
     return first
+
+
+def failures(record: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the rows in which a peer failed, by the peer and the reason."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in record["results"]:
+        for name, reason in each.get("failed", {}).items():
+            found.setdefault((name, reason), []).append(each)
+    return found
 
 
 def to_text(record: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .agreement import prepare, require_agreement
 from .cases import Case
@@ -22,6 +22,9 @@ Clock = Callable[[], float]
 
 # A turn is as many calls as take about this long.
 TURN_SECONDS = 0.004
+# A clock that stands still during a call is to move so many of its steps in a turn; one that does
+# not move in so many calls is stopped.
+STEPS, MOST_CALLS = 4, 2**20
 # On several threads those of the last turn get some time to stop spinning.
 PAUSE_SECONDS = 0.005
 ROUNDS = 15
@@ -41,13 +44,14 @@ class Times:
     case : Case
     values : dict of implementation to list of float
         For each round the seconds a call, or the bytes.
-    skipped : dict of implementation to str
-        Who was left out, and why.
+    skipped, failed : dict of implementation to str
+        Who was left out and who failed here, and why.
     """
 
     case: Case
     values: dict[str, list[float]]
     skipped: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, implementation: str) -> float:
         """Return the median of the rounds."""
@@ -98,7 +102,7 @@ def measure(
         numbers, rounds = dict.fromkeys(found.calls, 1), min(rounds, PROCESS_ROUNDS)
     pause = PAUSE_SECONDS if case.threads > 1 else 0.0
     values = take_turns(found.calls, rounds, pause, seconds, numbers, clock, least)
-    return Times(case, values, found.skipped)
+    return Times(case, values, found.skipped, found.failed)
 
 
 def take_turns(
@@ -129,11 +133,19 @@ def take_turns(
 
 
 def turn_length(call: Call, clock: Clock = time.perf_counter) -> int:
-    """Return how many calls take about as long as a turn."""
+    """Return how many calls take about as long as a turn, or some steps of a coarse clock."""
     shortest = value(call, 1, clock)
-    if shortest < TURN_SECONDS:
+    # A quick call may have met the step of a coarse clock, which is some milliseconds.
+    if shortest < 10 * TURN_SECONDS:
         shortest = min(shortest, value(call, 1, clock), value(call, 1, clock))
-    return max(1, round(TURN_SECONDS / shortest))
+    if shortest > 0:
+        return max(1, round(TURN_SECONDS / shortest))
+    number, step, moved = 1, 0.0, 0.0
+    while number < MOST_CALLS and (not step or moved < STEPS * step):
+        number *= 2
+        moved = number * value(call, number, clock)
+        step = step or moved
+    return number
 
 
 def value(call: Call, number: int, clock: Clock = time.perf_counter) -> float:

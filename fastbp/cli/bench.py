@@ -68,8 +68,9 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from ..bench import tables
+    from ..bench import machine, tables
 
+    load = machine.load()  # before anything begins that would be part of it
     names = chosen_implementations(options)
     cases = chosen_cases(options)
     if options.list:
@@ -77,14 +78,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     require_possible(options)
     if not options.part:
-        print_about()
+        print_about(load)
         print(tables.heading(names))
     if len(options.threads) > 1:
         record, wrong = _in_processes(options)
     else:
-        record, wrong = _measured(cases, names, options)
+        record, wrong = _measured(cases, names, options, load)
     if options.json:
-        _write(options.json, record)
+        _write(options.json, record | ({"wrong": wrong} if options.part else {}))
     if not options.part:
         print(f"\n{tables.LEGEND}")
         print(*tables.summary(record, names), sep="\n")
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             from ..bench import pictures
 
             pictures.write(record, options.plot)
-    if wrong:
+    if wrong and not options.part:
         raise CommandFailed(f"{wrong} case{'s' if wrong > 1 else ''} with different results")
     return 0
 
@@ -164,25 +165,25 @@ def require_writable(argument: str, path: Path) -> None:
         ) from error
 
 
-def print_about() -> None:
+def print_about(load: float) -> None:
     """Print versions and machine, and a warning when others are using it."""
     from ..bench import machine
 
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions().items())
     print(f"{versions}\n{machine.processor()}")
-    if machine.load() > machine.QUIET_LOAD:
-        print(f"BUSY MACHINE: load {machine.load():.1f} before the start; trust only the ratios")
+    if load > machine.QUIET_LOAD:
+        print(f"BUSY MACHINE: load {load:.1f} before the start; trust only the ratios")
     print()
 
 
 def _measured(
-    cases: list[Any], names: list[str], options: argparse.Namespace
+    cases: list[Any], names: list[str], options: argparse.Namespace, load: float
 ) -> tuple[dict[str, Any], int]:
     """Time the cases one after the other and print each; returns the record, and the wrong ones."""
     from tqdm import tqdm
 
     from ..bench import results, tables
-    from ..bench.agreement import Disagreement
+    from ..bench.machine import Disagreement
     from ..bench.peaks import limits
     from ..bench.timing import CASE_SECONDS, ROUNDS, measure
 
@@ -198,11 +199,11 @@ def _measured(
             wrong += 1
             tqdm.write(f"WRONG: {error}")
             continue
-        skipped |= times.skipped
+        skipped = times.skipped | skipped
         rows.append(results.row(times))
         tqdm.write(tables.line(rows[-1], names, shown))
         sys.stdout.flush()
-    return results.record(rows, skipped), wrong
+    return results.record(rows, skipped, load), wrong
 
 
 def _in_processes(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -221,10 +222,10 @@ def _in_processes(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             command += ["--with", *options.implementations] if options.implementations else []
             sys.stdout.flush()
             done = subprocess.run(command, check=False, env=environment())  # noqa: S603
-            if not file.exists():
+            if done.returncode or not file.exists():
                 raise CommandFailed(f"the process with {n} threads ended with {done.returncode}")
-            wrong += done.returncode
             records.append(json.loads(file.read_text(encoding="utf-8")))
+            wrong += records[-1].pop("wrong")
     return results.merged(records), wrong
 
 

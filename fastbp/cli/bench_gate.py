@@ -36,7 +36,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--against",
         metavar="REV",
-        help="compare this commit with another instead: both take turns, in processes of their own",
+        help="compare this commit with another instead: both take turns, in processes of their "
+        "own; a case that fails in this commit fails the gate",
     )
     parser.add_argument(
         "--write-floors",
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--against, --write-floors and --ratios exclude each other")
     if options.against is not None:
         return _against(options.against)
-    from ..bench.agreement import Disagreement
+    from ..bench.machine import Disagreement
 
     try:
         if options.ratios is not None:
@@ -153,7 +154,7 @@ def _write_floors(options: argparse.Namespace) -> int:
 
 
 def _against(revision: str) -> int:
-    """Compare this commit with another; returns 1 when a case got slower."""
+    """Compare this commit with another; returns 1 when a case got slower, or fails."""
     from ..bench import against
 
     try:
@@ -166,22 +167,29 @@ def _against(revision: str) -> int:
             print(f"{'times as slow as before':<58}{'now':>8}{'allowed':>9}")
             for each in against.compare(old, new):
                 found.append(each)
-                note = each.problem if each.problem else "" if each.holds else "  SLOWER"
+                note = "" if each.holds else "  FAILS" if each.failure else "  SLOWER"
+                note += f"  the other: {each.problem}" if each.problem else ""
                 figure = f"{each.ratio:>8.2f}" if each.ratios else f"{'-':>8}"
                 print(f"{each.case.name:<58}{figure}{against.ALLOWED:>9.2f}{note}", flush=True)
     except against.Refused as error:
         raise UsageError(f"argument --against: {error}") from error
-    slower = [each for each in found if not each.holds]
+    failed = [each for each in found if each.failure]
+    slower = [each for each in found if not each.holds and not each.failure]
     skipped = sum(bool(each.problem) for each in found)
+    for each in failed:
+        print(f"\n{each.case.name}: this commit fails: {each.failure}")
     for each in slower:
         from ..bench import gate
 
         print(f"\n{each.case.name}: {each.ratio:.2f} times as slow\n    closer: "
               f"{gate.closer(each.case)}")  # fmt: skip
-    print(f"\n{len(found)} cases, {len(slower)} slower, {skipped} that could not be compared")
+    print(
+        f"\n{len(found)} cases, {len(slower)} slower, {len(failed)} that fail, "
+        f"{skipped} that could not be compared"
+    )
     if skipped == len(found):
         raise CommandFailed("no case could be compared")
-    return 1 if slower else 0
+    return 1 if slower or failed else 0
 
 
 @contextlib.contextmanager

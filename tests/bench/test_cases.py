@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastbp.bench import machine, with_jax
-from fastbp.bench.agreement import Disagreement, check, prepare, require_agreement
+from fastbp.bench import machine, networks, with_jax
+from fastbp.bench.agreement import check, prepare, require_agreement
 from fastbp.bench.cases import (
     IMPLEMENTATIONS,
     QUICK,
@@ -14,7 +14,7 @@ from fastbp.bench.cases import (
     all_cases,
     quick_cases,
 )
-from fastbp.bench.machine import ON_REQUEST, Unavailable, missing
+from fastbp.bench.machine import ON_REQUEST, Disagreement, Unavailable, missing
 from fastbp.bench.processes import Peak
 from fastbp.threads import available_cpus
 
@@ -130,7 +130,7 @@ def test_every_operation_of_the_book_is_in_the_table():
         assert {f"{layer} forward", f"{layer} backward"} <= operations
     assert {
         "predict", "gradient", "numerical gradient", "training step", "one epoch of 6,000 images",
-        "training to 97 %, digits", "import", "first step", "first step, nothing cached",
+        "training to 95 %, digits", "import", "first step", "first step, nothing cached",
         "peak memory of an epoch",
     } <= operations  # fmt: skip
 
@@ -156,18 +156,29 @@ def test_what_is_not_installed_is_skipped_with_its_name(monkeypatch):
     assert found.skipped == {"torch": "torch is not installed"}
 
 
-def test_an_error_of_a_peer_is_told_and_one_of_ours_is_an_error():
+def test_an_error_of_a_peer_is_told_and_one_of_ours_is_an_error(monkeypatch):
+    monkeypatch.setattr(machine, "find_spec", lambda package: package)
+
     def failing():
         raise ValueError("no such luck\nand more")
 
     case = find("relu forward", (37, 13))
-    torch = replace(case, makers={**case.makers, "sklearn": failing})
-    assert prepare(torch, ("reference", "sklearn")).skipped == {
-        "sklearn": "it fails: ValueError: no such luck"
-    }
+    theirs = replace(case, makers={**case.makers, "sklearn": failing})
+    found = prepare(theirs, ("reference", "sklearn"))
+    assert (found.skipped, found.failed) == ({}, {"sklearn": "ValueError: no such luck"})
+    assert list(found.calls) == ["reference"]
+    assert check(theirs, ("reference", "sklearn")) == found.failed
     ours = replace(case, makers={**case.makers, "fastbp": failing})
     with pytest.raises(ValueError, match="no such luck"):
         prepare(ours, ("reference", "fastbp"))
+
+
+def test_a_training_that_does_not_get_there_is_no_result(monkeypatch):
+    case = find("training to 95 %, digits", (50, 64, 50, 10))
+    monkeypatch.setattr(networks, "MOST_EPOCHS", 1)
+    for ours in ("reference", "fastbp"):
+        with pytest.raises(Disagreement, match=f"{ours} does not reach 95% in 1 epochs of digits"):
+            prepare(case, (ours,))
 
 
 def test_a_missing_compiler_is_said(monkeypatch):

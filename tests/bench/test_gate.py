@@ -7,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +24,7 @@ from fastbp.cli import bench_gate, main
 
 ROWS = ("kernel softmax_loss_rows_forward", (1000, 50), "float32")
 PREDICT = ("predict", (1000, 784, 512, 256, 10), "float32")
+FLOORS = Path(__file__).resolve().parents[2] / "benchmarks" / "floors.toml"
 needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="needs Python 3.11")
 
 
@@ -59,6 +63,12 @@ def test_floors_come_back_from_their_file(tmp_path):
     names = [case.name for case in gate.gate_cases()]
     floors = [gate.floor_of(name, [1.0 + i, 1.1 + i]) for i, name in enumerate(names)]
     assert gate.read_floors(write_floors(tmp_path / "floors.toml", *floors)) == floors
+
+
+@needs_toml
+def test_the_floors_here_are_of_the_gates_cases():
+    floors = gate.read_floors(FLOORS)
+    assert [floor.name for floor in floors] == [case.name for case in gate.gate_cases()]
 
 
 def test_every_kernel_and_the_loop_are_in_the_gate():
@@ -145,6 +155,14 @@ def test_ratios_and_the_floors_of_some_runs(one_case, tmp_path, monkeypatch, cap
     assert "runs = 3\n" in text
 
 
+def test_a_clock_that_is_coarse_is_not_the_gates(monkeypatch):
+    assert gate.finest_clock("win32") is time.perf_counter
+    for resolution, clock in ((1e-9, time.thread_time), (0.0156, time.perf_counter)):
+        info = SimpleNamespace(resolution=resolution)
+        monkeypatch.setattr(gate.time, "get_clock_info", lambda name, info=info: info)
+        assert gate.finest_clock("linux") is clock
+
+
 def test_the_busy_core_is_free_again():
     with bench_gate.busy_core() as process:
         assert process.poll() is None
@@ -173,11 +191,43 @@ def test_floors_that_are_none(tmp_path, capsys):
     if sys.version_info < (3, 11):
         return
     path = tmp_path / "floors.toml"
-    for text in ("", "case = 1", "not TOML", "[[case]]\nname = 1"):
+    for text in ("", "case = 1", "case = [1]", "not TOML", "[[case]]\nname = 1"):
         path.write_text(text)
         assert "it is no file of floors" in refused(capsys, "--floors", path)
     write_floors(path, floor("dancing, 2 x 2, float32, 1 thr", 1.0))
     assert "'dancing, 2 x 2, float32, 1 thr' is no case" in refused(capsys, "--floors", path)
+
+
+@needs_toml
+def test_floors_that_are_not_those_of_the_gate(tmp_path, capsys):
+    path = tmp_path / "floors.toml"
+    path.write_text("case = []")
+    line = refused(capsys, "--floors", path)
+    assert "24 of the gate's 24 cases have no floor: 'kernel sgd_update, 784 x 50, " in line
+    assert line.endswith(" and others")
+    first, *others = gate.read_floors(FLOORS)
+    line = refused(capsys, "--floors", write_floors(path, *others))
+    assert line.endswith(f"1 of the gate's 24 cases have no floor: {first.name!r}")
+    line = refused(capsys, "--floors", write_floors(path, first, first, *others))
+    assert f"{first.name!r} stands there 2 times" in line
+
+
+@needs_toml
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("floor", value) for value in ('"x"', "nan", "inf", "0", "-1.5", "true", "[1]")),
+        *((key, '"x"') for key in ("median", "least", "most", "runs")),
+        *((key, "1") for key in ("name", "date", "machine")),
+        ("runs", "1.5"),
+    ],
+)
+def test_floors_that_are_no_numbers(tmp_path, capsys, key, value):
+    text = FLOORS.read_text(encoding="utf-8")
+    path = tmp_path / "floors.toml"
+    path.write_text(re.sub(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE))
+    line = refused(capsys, "--floors", path)
+    assert re.search(rf": {key} of .* is .*, expected a ", line)
 
 
 def test_two_wishes_at_once(capsys, tmp_path):
@@ -225,30 +275,157 @@ def test_against_what_is_no_commit(repository, capsys, monkeypatch, tmp_path):
     assert "not a git repository" in refused(capsys, "--against", "main")
 
 
+class FakeWorker:
+    """Answers with the seconds that stand in the commit's tree."""
+
+    def __init__(self, tree, problem=against.Refused):
+        self.seconds = json.loads((tree / "fastbp" / "py.typed").read_text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def ask(self, line):
+        word, _, name = line.partition(" ")
+        if word == "prepare":
+            self.operation = name.split(",")[0]
+        return {"seconds": self.seconds[self.operation]}
+
+
 @needs_git
 def test_a_slower_commit_is_found_and_told(repository, monkeypatch, capsys):
-    source = repository / "fastbp" / "_network.py"
-    text = source.read_text(encoding="utf-8")
-    # After the docstring of `predict`.
-    end = text.index('"""', text.index('"""', text.index("    def predict(self")) + 3) + 3
-    slow = f"{text[:end]}\n        sum(range(4_000_000)){text[end:]}"
-    source.write_text(slow, encoding="utf-8")
-    in_git(repository, "commit", "-q", "-a", "-m", "slower")
+    for predict in (1.0, 1.3):
+        seconds = {"predict": predict, "kernel bias_backward": 2 - 0.5 * predict}
+        (repository / "fastbp" / "py.typed").write_text(json.dumps(seconds))
+        in_git(repository, "commit", "-q", "-a", "-m", f"{predict} s")
     monkeypatch.setattr(gate, "CASES", (("kernel bias_backward", (1000, 50), "float32"), PREDICT))
-    monkeypatch.setattr(against, "LOOKS", (1,))
-    monkeypatch.setattr(against, "ROUNDS", 7)
+    monkeypatch.setattr(against, "Worker", FakeWorker)
     assert main(["bench", "gate", "--against", "HEAD~1"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"^predict, .* 1\.25  SLOWER$", out, re.MULTILINE)
+    assert re.search(r"^predict, .* 1\.30 +1\.25  SLOWER$", out, re.MULTILINE)
     assert "    closer: fastbp bench --only 'predict'" in out
-    assert out.endswith("2 cases, 1 slower, 0 that could not be compared\n")
+    assert out.endswith("2 cases, 1 slower, 0 that fail, 0 that could not be compared\n")
+    assert main(["bench", "gate", "--against", "HEAD"]) == 0
 
 
-def test_a_case_that_a_commit_does_not_have_is_told(monkeypatch, one_case):
+def test_a_case_that_only_one_commit_has(monkeypatch, one_case, capsys):
+    monkeypatch.setattr(against, "resolve", lambda *_: (Path(), "1", "2"))
+    monkeypatch.setattr(against, "lay_out", lambda *_: Path())
+    monkeypatch.setattr(against, "gate_cases", lambda: [one_case, replace(one_case, threads=2)])
+    problem = against.Refused("no such thing there")
+
     def look(old, new, case, rounds):
-        raise against.Refused("no such thing there")
+        if case.threads == 1:
+            raise problem
+        return 1.0
+
+    monkeypatch.setattr(against, "look", look)
+    assert main(["bench", "gate", "--against", "HEAD"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^{one_case.name} +- +1.25  the other: no such thing there$", out, re.M)
+    assert out.endswith("2 cases, 0 slower, 0 that fail, 1 that could not be compared\n")
+    problem = against.Failed("no such thing here")
+    assert main(["bench", "gate", "--against", "HEAD"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(rf"^{one_case.name} +- +1.25  FAILS$", out, re.M)
+    assert f"{one_case.name}: this commit fails: no such thing here\n" in out
+    assert out.endswith("2 cases, 0 slower, 1 that fail, 0 that could not be compared\n")
+
+
+def test_what_a_slower_look_has_shown_counts(one_case, monkeypatch):
+    seen = iter([2.0])
+
+    def look(old, new, case, rounds):
+        for ratio in seen:
+            return ratio
+        raise against.Refused("it is gone")
 
     monkeypatch.setattr(against, "look", look)
     (found,) = against.compare(Path("old"), Path("new"), [one_case])
-    assert found.problem == "no such thing there"
+    assert (found.ratios, found.problem, found.holds) == ((2.0,), "it is gone", False)
+
+
+def with_predict(folder, body):
+    """Copy the package into a folder, with another body of `predict`; return the folder."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(fastbp.__file__).parent, folder / "fastbp", ignore=ignored)
+    source = folder / "fastbp" / "_network.py"
+    text = source.read_text(encoding="utf-8")
+    # After the docstring of `predict`.
+    end = text.index('"""', text.index('"""', text.index("    def predict(self")) + 3) + 3
+    source.write_text(f"{text[:end]}\n        {body}{text[end:]}", encoding="utf-8")
+    return folder
+
+
+def test_only_what_is_wrong_in_the_old_commit_is_excused(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "CASES", (PREDICT,))
+    monkeypatch.setattr(against, "LOOKS", (1,))
+    monkeypatch.setattr(against, "ROUNDS", 1)
+    wrong = with_predict(tmp_path / "wrong", "return x[:, :10] * 0")
+    dead = with_predict(tmp_path / "dead", "import os; os._exit(7)")
+    right = Path(fastbp.__file__).parents[1]
+    case = gate.gate_cases()[0]
+    # Each takes the cases of its own tree: those of the whole gate.
+    (found,) = against.compare(dead, wrong, [case])
+    assert found.failure.startswith(f"{case.name}: fastbp is off by ")
+    assert not found.holds
+    (found,) = against.compare(right, dead, [case])
+    assert found.failure == "the process of the commit ended with 7"
+    assert not found.holds
+    (found,) = against.compare(wrong, right, [case])
+    assert found.problem.startswith(f"{case.name}: fastbp is off by ")
     assert found.holds
+    (found,) = against.compare(right, right, [case])
+    assert (found.problem, found.failure, len(found.ratios)) == ("", "", 1)
+
+
+# -- Proving it -----------------------------------------------------------------------------------
+
+
+def test_whole_networks_are_made_slow_first_and_all_cases_once():
+    order = [case.name for case in prove_gate.slow_order()]
+    assert sorted(order) == sorted(case.name for case in gate.gate_cases())
+    first = {name.split(", ")[0] for name in order[: len(prove_gate.LOOPS)]}
+    assert first == {"predict", "gradient", "numerical gradient", "600 steps"}
+
+
+def line_of(operation):
+    (case,) = [c for c in gate.gate_cases() if c.operation == operation]
+    return f"{case.name:<58}    1.00    2.00    3.00  SHORT\n"
+
+
+@pytest.mark.parametrize(
+    ("slow", "short", "noticed"),
+    [
+        ("600 steps", ["600 steps"], True),
+        ("600 steps", ["600 steps, no zeros"], False),
+        ("600 steps", ["600 steps", "600 steps, no zeros", "predict"], True),
+        ("600 steps", ["600 steps", "kernel relu_forward"], False),
+        ("kernel softmax_loss_rows_backward", ["kernel softmax_loss_rows_backward"], True),
+        ("kernel softmax_loss_forward", ["kernel softmax_loss_rows_forward"], False),
+        ("predict", [], False),
+    ],
+)
+def test_only_the_slow_case_itself_counts(slow, short, noticed):
+    (case,) = [c for c in gate.gate_cases() if c.operation == slow]
+    output = "".join(map(line_of, short)) + "predict, much else\n"
+    assert prove_gate.is_noticed(case, output) is noticed
+
+
+def test_the_runs_are_counted(monkeypatch, capsys):
+    asked = []
+
+    def run(command):
+        operation = command[command.index("--operation") + 1]
+        asked.append(operation)
+        return 1, line_of(operation if operation != "gradient" else "kernel relu_forward")
+
+    monkeypatch.setattr(prove_gate, "run_gate", run)
+    assert prove_gate.main(["--slow", "1.6"]) == 1
+    assert asked == [case.operation for case in prove_gate.slow_order()]
+    assert capsys.readouterr().out.endswith("23 of 24 caught\n")
+    monkeypatch.setattr(prove_gate, "run_gate", lambda command: (0, ""))
+    assert prove_gate.main([]) == 0
+    assert capsys.readouterr().out.endswith("20 of 20 without an alarm\n")

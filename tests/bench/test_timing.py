@@ -39,6 +39,25 @@ def test_a_turn_is_many_quick_calls_and_one_slow_one():
     assert turn_length(lambda: time.sleep(2 * timing.TURN_SECONDS)) == 1
 
 
+@pytest.mark.parametrize("before", [0.0, 0.9999])  # also where the first call meets a step
+def test_a_clock_that_moves_in_steps(before):
+    step = 0.0156
+    now = before * step
+
+    def call():
+        nonlocal now
+        now += 1e-5
+
+    def clock():
+        return now // step * step
+
+    assert 3 * step < 1e-5 * turn_length(call, clock) < 10 * step
+
+
+def test_a_clock_that_stands_still():
+    assert turn_length(lambda: None, lambda: 0.0) == timing.MOST_CALLS
+
+
 def test_a_value_is_seconds_or_the_bytes_of_a_peak():
     assert value(lambda: Peak(0.5, 4096), 1) == 4096
     assert 0 < value(lambda: None, 10) < 1

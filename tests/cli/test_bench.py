@@ -1,10 +1,13 @@
 import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fastbp.bench import machine, peaks, pictures, results, tables, timing
-from fastbp.bench.agreement import Disagreement
+from fastbp.bench import cases, machine, peaks, pictures, results, tables, timing
+from fastbp.bench.machine import Disagreement
 from fastbp.threads import available_cpus
 
 LIMITS = peaks.Limits({"float32": 1e11, "float64": 5e10}, 1e10, 1e11)
@@ -103,6 +106,84 @@ def test_different_results_are_told_and_fail(run, monkeypatch):
     assert err == "fastbp bench: 2 cases with different results\n"
 
 
+def test_a_peer_that_fails_in_one_case_is_named_there_and_no_other_is_lost(run, monkeypatch):
+    real = cases.Case.build
+
+    def build(case, name):
+        if name == "torch" and case.dtype == "float32":
+            raise ValueError("no such luck\nand more")
+        return real(case, "reference" if name == "torch" else name)
+
+    monkeypatch.setattr(cases.Case, "build", build)
+    code, out, _ = run(
+        *("bench", "--only", "relu forward", "--rounds", 1, "--with", "torch", "--json", "r.json")
+    )
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("relu forward")]
+    single, double = ([r for r in rows if kind in r] for kind in ("float32", "float64"))
+    assert single
+    assert double
+    assert all(r[-1] == "fails" for r in single)
+    assert all(r[-1] in ("+", "=", "-") for r in double)
+    assert re.search(
+        rf"^torch fails at relu forward, .*, float32, 1 thr and {len(single) - 1} more: "
+        "ValueError: no such luck$",
+        out, re.MULTILINE,
+    )  # fmt: skip
+    assert "torch is left out" not in out
+    assert "against torch: " in out
+
+
+def test_failures_in_the_readme():
+    fails = row(failed={"sklearn": "ValueError: no"}, shape=[1000, 50], operation="relu")
+    record = {
+        "date": "2026-01-02", "versions": {"fastbp": "0.1.0"}, "processor": "a processor",
+        "load": 0.1, "skipped": {}, "results": [fails, row(failed={"sklearn": "TypeError: oh"})],
+    }  # fmt: skip
+    text = tables.markdown(record)
+    assert "| NumPy | JAX | scikit-learn |" in text
+    assert "| **2.00x** | _0.50x_ | fails |" in text
+    assert text.endswith(
+        "2026-01-02. sklearn fails at relu, 1000 x 50, float32, 1 thr: ValueError: no. "
+        "sklearn fails at gradient, 100 x 784-50-10, float32, 1 thr: TypeError: oh."
+    )
+
+
+def test_the_load_is_that_before_anything_is_measured(run, monkeypatch, tmp_path):
+    loads = iter([0.6, *[9.0] * 100])
+    monkeypatch.setattr(machine, "load", lambda: next(loads))
+    code, out, _ = run("bench", *ONE, "--with", "reference", "--json", "r.json")
+    assert code == 0
+    assert "BUSY MACHINE: load 0.6 before the start" in out
+    assert results.read(tmp_path / "r.json")["load"] == 0.6
+
+
+def test_the_wrong_cases_of_every_process_are_counted(run, monkeypatch):
+    answers = iter([(0, 2), (0, 3), (1, 0)])
+
+    def process(command, **options):
+        code, wrong = next(answers)
+        record = results.record([], {}, 0.0) | {"wrong": wrong}
+        Path(command[command.index("--json") + 1]).write_text(results.to_text(record))
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, "run", process)
+    monkeypatch.setattr("fastbp.threads.available_cpus", lambda: 2)
+    code, _, err = run("bench", *ONE, "--threads", 1, 2)
+    assert (code, err) == (1, "fastbp bench: 5 cases with different results\n")
+    code, _, err = run("bench", *ONE, "--threads", 1, 2)
+    assert (code, err) == (1, "fastbp bench: the process with 1 threads ended with 1\n")
+
+
+def test_a_process_tells_how_many_of_its_cases_are_wrong(run, monkeypatch, tmp_path):
+    def differ(case, found):
+        raise Disagreement(f"{case.name}: fastbp is off")
+
+    monkeypatch.setattr(timing, "require_agreement", differ)
+    assert run("bench", *ONE, "--part", "--json", "r.json").code == 0
+    assert results.read(tmp_path / "r.json")["wrong"] == 2
+
+
 @pytest.mark.skipif(available_cpus() < 2, reason="needs 2 CPUs")
 def test_each_number_of_threads_is_timed_in_a_process_of_its_own(process, tmp_path):
     code, out, err = process(
@@ -180,6 +261,9 @@ def test_amounts_have_units():
     assert [tables.amount(v, "s") for v in (2e-7, 1.5e-5, 2e-3, 0.5, 3.0, 2000)] == [
         "0.2 µs", "15 µs", "2 ms", "500 ms", "3 s", "2,000 s",
     ]  # fmt: skip
+    assert [tables.amount(v, "s") for v in (0.0009994, 0.0009996, 0.9996, 999.4, 999.6)] == [
+        "999 µs", "1 ms", "1 s", "999 s", "1,000 s",
+    ]  # fmt: skip
     assert tables.amount(3 * 2**20, "B") == "3 MB"
 
 
@@ -197,13 +281,19 @@ def test_a_record_is_a_row_a_line_and_comes_back(tmp_path):
 
 def test_records_of_one_machine_become_one():
     first, second = (
-        {"results": [n], "skipped": {str(n): ""}, "limits": {"memory": n, "cache": -n}}
+        {
+            "results": [n],
+            "skipped": {str(n): "", "both": f"reason {n}"},
+            "limits": {"memory": n, "cache": -n, "flops": {"float32": n, "float64": -n}},
+            "load": n,
+        }
         for n in (1, 2)
     )
     assert results.merged([first, second]) == {
         "results": [1, 2],
-        "skipped": {"1": "", "2": ""},
-        "limits": {"memory": 2, "cache": -1},
+        "skipped": {"1": "", "2": "", "both": "reason 1"},
+        "limits": {"memory": 2, "cache": -1, "flops": {"float32": 2, "float64": -1}},
+        "load": 1,
     }
 
 
