@@ -463,3 +463,36 @@ def test_nothing_but_the_declared_signatures_is_ever_compiled():
     for name, (declared, signatures) in python(code, **own_cache()).items():
         assert signatures, f"{name} was not called"
         assert set(signatures) <= set(declared), name
+
+
+# --- free threading ------------------------------------------------------------------------------
+
+WITHOUT_GIL = """
+import sys, warnings
+if sys.argv[1] != "old":
+    sys._is_gil_enabled = lambda: sys.argv[1] == "on"
+elif hasattr(sys, "_is_gil_enabled"):
+    del sys._is_gil_enabled
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from fastbp.kernels import jit
+found = [f"{w.category.__name__}: {w.message}" for w in caught]
+print(jit.has_gil(), *(text for text in found if "interpreter lock" in text), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("lock", ["on", "off", "old"])
+def test_a_python_without_its_lock_is_said_to_be_untested_and_others_are_not(lock):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GIL, lock],
+        cwd=Path(fastbp.__file__).parent.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    has_gil, *warned = done.stdout.splitlines()
+    assert has_gil == str(lock != "off")
+    if lock == "off":
+        (warning,) = warned
+        assert "RuntimeWarning" in warning
+        assert "not been tested" in warning
+        assert "PYTHON_GIL=1" in warning
+    else:
+        assert warned == []
