@@ -122,9 +122,7 @@ class Affine:
                 f"as W has shape {W.shape}"
             )
         out = empty((rows.shape[0], W.shape[1]), W.dtype)
-        # A product of one term is not left to `dot`, which makes 0 of 0 times NaN where one of the
-        # matrices is a single number.
-        quiet.run(multiply if W.shape[0] == 1 else dot, rows, W, out)
+        _product(rows, W, out)
         bias_forward(out, b)
         self._x, self._x_shape = rows, x.shape
         return out[0] if x.ndim == 1 else out
@@ -150,9 +148,7 @@ class Affine:
             When dout has another shape than forward's result, or W another than it had.
         """
         dout = self.backward_parameters(dout)
-        W = self._W
-        dx = quiet.run(multiply if W.shape[1] == 1 else dot, dout, W.T)  # as in forward
-        return dx.reshape(self._x_shape)
+        return _product(dout, self._W.T).reshape(self._x_shape)
 
     def backward_parameters(self, dout: Any) -> Array:
         """Leave the gradients in dW and db, and return dout as (N, H), without computing dx.
@@ -183,8 +179,7 @@ class Affine:
         dout = as_gradient("Affine.backward", dout, W.dtype, shape)
         if dout.ndim == 1:
             dout = dout.reshape(1, H)
-        x = as_array("Affine.backward", "x", x, W.dtype)
-        self.dW = quiet.run(multiply if N == 1 else dot, x.T, dout)
+        self.dW = _product(as_array("Affine.backward", "x", x, W.dtype).T, dout)
         self.db = empty(H, W.dtype)
         bias_backward(self.db, dout)
         return dout
@@ -195,3 +190,9 @@ def _as_rows(x: Array) -> Array:
     if x.ndim < 2:
         return x.reshape(1, -1)
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def _product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """``a @ b`` without warnings."""
+    # A single number is not left to `dot`, which makes 0 of 0 times NaN.
+    return quiet.run(multiply if a.size == 1 or b.size == 1 else dot, a, b, out)
