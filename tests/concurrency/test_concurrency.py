@@ -1,7 +1,9 @@
 """Threads, forks and children: the bits of one thread in one process, and no abort or hang."""
 
+import ctypes
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,24 @@ LAYERS = {
     "forksafe": {"tbb", "omp", "workqueue", None},
     "nonsense": {None},
 }
+
+
+def has_tbb():
+    """Whether TBB's library is where Numba looks for it: `pip install tbb` has it."""
+    names = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}
+    try:
+        ctypes.CDLL(names.get(sys.platform, "libtbb.so.12"))
+    except OSError:
+        return False
+    return True
+
+
+def test_tbb_is_taken_where_it_is():
+    if not has_tbb():
+        pytest.skip("TBB is absent: its library cannot be loaded")
+    (layer, fast), together, alone = play("layer", NUMBA_THREADING_LAYER="tbb")
+    assert (layer, fast) == ("tbb", True)
+    assert together == alone
 
 
 @pytest.mark.parametrize("name", LAYERS)
