@@ -104,3 +104,13 @@ def contents(path):
     for name in CLOCK:
         del arrays[parts["history"]["parts"][name]["array"]]
     return path.name, json.dumps(training, sort_keys=True), arrays
+
+
+def names(folder):
+    """Return the names of the files in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def steps_in(folder):
+    """Return the steps of the checkpoints in a folder."""
+    return [step for step, _ in Checkpoints(folder).files()]
