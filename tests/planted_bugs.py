@@ -338,8 +338,8 @@ BUGS = [
     Bug(
         "W not transposed",
         "layers/affine.py",
-        "dot(dout, self._W.T)",
-        "dot(dout, self._W.T.copy().reshape(self._W.shape).T)",
+        "_product(dout, self._W.T)",
+        "_product(dout, self._W.T.copy().reshape(self._W.shape).T)",
         LAYERS,
     ),
     Bug("db missing", "layers/affine.py", "bias_backward(self.db, dout)", "self.db[:] = 0", LAYERS),
@@ -686,8 +686,8 @@ BUGS = [
     Bug(
         "a half step is saved",
         "trainer.py",
-        "                    whole = False\n",
-        "                    whole = True\n",
+        "                whole = False\n",
+        "                whole = True\n",
         "checkpoints",
     ),
     Bug(
