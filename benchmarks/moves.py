@@ -25,15 +25,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
 import fastbp
 from fastbp import reference
+from fastbp.bench.peaks import MEMORY_BYTES, bandwidth, peak
 from fastbp.bench.workloads import BOOK, SEED, Array, batches, data_name, load, weights
-from fastbp.kernels.gemm import TILE_ROWS, TILE_VECTORS, columns_of, tile
-from fastbp.kernels.simd import address_of
 
 from .training import about_machine, machine
 
@@ -46,12 +44,6 @@ DARKEST = 1e-3
 # Steps in the check of the parameters, and how far they may be apart, as a share of the largest.
 CHECK_STEPS = 20
 CHECK_TOLERANCE = 1e-4
-
-# The peak: rows of B (16 kB with AVX-512, half of the first-level cache), and products in a turn.
-PEAK_K = 64
-PEAK_PRODUCTS = 10_000
-# The bandwidth: more bytes than any cache has.
-COPY_BYTES = 128 * 2**20
 
 
 class BookStep:
@@ -280,42 +272,6 @@ def check(moves: list[Move], dense: Examples, sparse: Examples) -> None:
                     raise RuntimeError(f"{move.name}: {key} is off by {apart:.1e}")
 
 
-@numba.njit(nogil=True)
-def multiply_add(
-    C: Array, A: Array, B: Array, K: int, code: int, width: int, scale: Any, products: int
-) -> None:
-    """Compute ``C = scale * C + A @ B`` again and again, for one tile."""
-    here = address_of(C, 0)
-    for _ in range(products):
-        tile(
-            code, C, 0, width, A, 0, K, 1, B, 0, width, K, C, 0, width, scale, here, here, 0
-        )  # fmt: skip
-
-
-def peak(dtype: str) -> float:
-    """Return GF/s of one core with everything in registers and the first-level cache."""
-    kind = np.dtype(dtype).type
-    code = 2 * TILE_VECTORS
-    width = columns_of(code, np.dtype(dtype).itemsize)
-    K = PEAK_K * 4 // np.dtype(dtype).itemsize
-    rng = np.random.default_rng(SEED)
-    A, B = rng.random(TILE_ROWS * K).astype(kind), rng.random(K * width).astype(kind)
-    C = np.zeros(TILE_ROWS * width, kind)
-    arguments = (C, A, B, K, code, width, kind(0.5))
-    multiply_add(*arguments, 1)
-    begin = time.perf_counter()
-    multiply_add(*arguments, PEAK_PRODUCTS)
-    seconds = time.perf_counter() - begin
-    return 2e-9 * TILE_ROWS * width * K * PEAK_PRODUCTS / seconds
-
-
-def bandwidth(source: Array, target: Array) -> float:
-    """Return the gigabytes that a copy reads and writes in a second."""
-    begin = time.perf_counter()
-    np.copyto(target, source)
-    return 2e-9 * source.nbytes / (time.perf_counter() - begin)
-
-
 @dataclass
 class Limits:
     """What the machine can do: GF/s of one core by type, and GB/s of a copy."""
@@ -328,13 +284,13 @@ def measure(moves: list[Move], dense: Examples, sparse: Examples, rounds: int) -
     """Time everything in every round; returns the best that was seen of the machine."""
     peaks: dict[str, list[float]] = {"float32": [], "float64": []}
     copies = []
-    source, target = np.ones(COPY_BYTES, np.uint8), np.ones(COPY_BYTES, np.uint8)
+    source, target = np.ones(MEMORY_BYTES, np.uint8), np.ones(MEMORY_BYTES, np.uint8)
     gc.collect()
     gc.disable()
     for _ in tqdm(range(rounds), unit="round", disable=None, leave=False):
         for dtype, seen in peaks.items():
-            seen.append(peak(dtype))
-        copies.append(bandwidth(source, target))
+            seen.append(1e-9 * peak(dtype))
+        copies.append(1e-9 * bandwidth(source, target))
         for move in moves:
             move.us.append(1e6 * move.seconds(sparse if move.sparse else dense))
     gc.enable()
