@@ -40,51 +40,54 @@ class Termination:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        _press(number, frame)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold back Ctrl-C, and a :class:`Termination`, until the end of the block.
+
+    The first of them waits for it; a second one comes through at once.  Nothing is changed outside
+    the main thread, and Ctrl-C not where the user has a handler of their own.  Within another such
+    block it does nothing: that one holds.
+    """
+    global _hold
+    if threading.current_thread() is not threading.main_thread() or _hold is not None:
+        yield
+        return
+    # A signal may come between any two lines.  From the first to the last of these whatever raises
+    # is _press, and that gives back what is taken; so none of it is left behind.
+    hold = _Hold()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _press)
+    _hold = hold
+    try:
+        yield
+    finally:
+        _give_back()
+    if hold.pressed:
         raise KeyboardInterrupt
 
 
-class Interrupt:
-    """Within it Ctrl-C raises KeyboardInterrupt as usual, but not inside ``with interrupt.held()``.
+class _Hold:
+    """A block of :func:`held`, and whether a signal waits for its end."""
 
-    There the first one waits for the end of the block; a second one comes through at once.  A
-    :class:`Termination` waits likewise.  Nothing is changed outside the main thread, or where the
-    user has a handler of their own.
-    """
+    pressed = False
 
-    def __init__(self) -> None:
-        self._holding = False
-        self._pressed: int | None = None
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._press)
-            if isinstance(signal.getsignal(signal.SIGTERM), Termination):
-                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._press)
-        return self
+_hold: _Hold | None = None  # the main thread's
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold both back until the end of the block."""
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
-        if self._pressed is not None:
-            self._before[self._pressed](self._pressed, None)
+def _press(number: int, frame: FrameType | None) -> None:
+    if _hold is not None and not _hold.pressed:
+        _hold.pressed = True
+        return
+    _give_back()
+    raise KeyboardInterrupt
 
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed is not None or not self._holding:
-            self._before[number](number, frame)
-        self._pressed = number
+
+def _give_back() -> None:
+    global _hold
+    _hold = None
+    if signal.getsignal(signal.SIGINT) is _press:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._arrays import positive_int
 from ._files import open_regular, write_atomically
 
 if TYPE_CHECKING:
@@ -97,13 +98,16 @@ class History:
         write_atomically(Path(path), text.encode())
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> History:
+    def load(cls, path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> History:
         """Read a record that ``save`` wrote.
 
         Parameters
         ----------
         path : path-like
-            A regular file of at most 64 MiB (``MAX_BYTES``), some three million steps.
+            A regular file.
+        max_bytes : int, default 64 MiB
+            A larger file is refused before it is read further: from a stranger it might fill the
+            memory.  The default is enough for some three million steps.
 
         Returns
         -------
@@ -115,9 +119,12 @@ class History:
             When the file cannot be read.
         ValueError
             When it is no such record, or a larger one; the message has the path.
+        TypeError, ValueError
+            For a ``max_bytes`` that is no positive number.
         """
+        max_bytes = positive_int("History.load", "max_bytes", max_bytes)
         try:
-            record = cls(**json.loads(_read(Path(path))))
+            record = cls(**json.loads(_read(Path(path), max_bytes)))
             record._require_types()
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a training history ({error})") from error
@@ -163,14 +170,14 @@ class History:
         return figure
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, max_bytes: int) -> str:
     """Return the text of a record's file."""
     content = bytearray()
     with open_regular(path) as (file, _):
-        while piece := file.read(MAX_BYTES + 1 - len(content)):
+        while piece := file.read(max_bytes + 1 - len(content)):
             content += piece
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes; max_bytes= allows more")
     if sum(map(content.count, (b"[", b"{", b'"'))) > MAX_MARKS:
         raise ValueError("it has more lists, mappings and texts than a record")
     return content.decode()

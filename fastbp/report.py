@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import Array
-from ._interrupt import Interrupt
+from ._interrupt import held
 from .history import History
 from .network import Network
 
@@ -211,7 +211,7 @@ class Meter:
         count = len(examples[0])
         return self.steps.measure(examples, min(count, self.sample or count))
 
-    def __call__(self, learning_rate: float, interrupt: Interrupt) -> Report:
+    def __call__(self, learning_rate: float) -> Report:
         """Measure, note it in the history, and return what callbacks are told."""
         history, step = self.history, len(self.history.train_loss_list)
         training_time = time.perf_counter() - self.resumed
@@ -231,7 +231,7 @@ class Meter:
             test_loss, test_acc = self._measure(self.validation)
         now = time.perf_counter()
         speed = self.examples / training_time if trained else math.nan
-        with interrupt.held():  # lists of one length
+        with held():  # lists of one length
             if test_loss is not None and test_acc is not None:
                 history.test_loss_list.append(test_loss)
                 history.test_acc_list.append(test_acc)

@@ -23,7 +23,7 @@ from ._arrays import (
     require_finite,
     require_numbers,
 )
-from ._interrupt import Interrupt
+from ._interrupt import held
 from .checkpoints import CheckpointError, Checkpoints, Keeper
 from .examples import SparseRows
 from .history import History
@@ -205,13 +205,13 @@ def fit(
         """Measure, and tell everybody; returns whether one of them wants to stop."""
         if keeper is not None:
             keeper.hold()
-        told = measure(optimizer.lr, interrupt)
+        told = measure(optimizer.lr)
         bar.set_postfix_str(f"loss {told.train_loss:.4f}")
         if keeper is not None:
             keeper.note()
         stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
         if callbacks:  # which may have changed the parameters
-            with interrupt.held():
+            with held():
                 steps.take_up()
         if keeper is not None:
             keeper.release()
@@ -227,7 +227,7 @@ def fit(
             count = min(count, total - len(history), per_epoch - len(history) % per_epoch)
             if keeper is not None:
                 count = min(count, keeper.until())
-            with interrupt.held():
+            with held():
                 whole = False
                 rows, begins = batches.take(count)
                 losses = steps.run(rows, begins)
@@ -245,20 +245,22 @@ def fit(
             keeper.save()
 
     try:
-        with quiet, Interrupt() as interrupt, _progress_bar(total, len(history), progress) as bar:
+        with quiet, _progress_bar(total, len(history), progress) as bar:
             try:
                 train()
             except DivergedError:
-                with interrupt.held():
+                with held():
                     steps.publish()
                     measure.restore_finite()
                 raise
             finally:
-                with interrupt.held():
+                with held():
                     steps.publish()
     except KeyboardInterrupt:
-        if not allow_nonfinite:
-            measure.restore_finite()
+        with held():
+            steps.publish()  # it may have come just before that above
+            if not allow_nonfinite:
+                measure.restore_finite()
         unsaved = ""
         if keeper is not None:
             try:

@@ -750,9 +750,16 @@ BUGS = [
     Bug(
         "Ctrl-C stops the taking up of parameters half-way",
         "trainer.py",
-        "            with interrupt.held():\n                steps.take_up()",
+        "            with held():\n                steps.take_up()",
         "            steps.take_up()",
         "faults/test_interrupts.py",
+    ),
+    Bug(
+        "what handles Ctrl-C is not given back when a second one comes through",
+        "_interrupt.py",
+        "    _give_back()\n    raise KeyboardInterrupt",
+        "    raise KeyboardInterrupt",
+        "faults/test_held.py",
     ),
 ]
 

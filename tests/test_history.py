@@ -188,14 +188,21 @@ def test_a_file_larger_than_the_cap_is_not_read_whole(tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_a_record_of_the_size_of_the_cap_is_read(tmp_path, monkeypatch):
+def test_a_record_of_the_size_of_the_cap_is_read(tmp_path):
     path = tmp_path / "history.json"
     RECORD.save(path)
-    monkeypatch.setattr("fastbp.history.MAX_BYTES", path.stat().st_size)
-    assert History.load(path) == RECORD
-    monkeypatch.setattr("fastbp.history.MAX_BYTES", path.stat().st_size - 1)
-    with pytest.raises(ValueError, match="more than"):
-        History.load(path)
+    size = path.stat().st_size
+    assert History.load(path, max_bytes=size) == RECORD
+    with pytest.raises(ValueError, match=rf"more than {size - 1} bytes; max_bytes= allows more"):
+        History.load(path, max_bytes=size - 1)
+
+
+@pytest.mark.parametrize("max_bytes", [0, -2, 1.5, None, True])
+def test_a_cap_that_is_none_is_refused(max_bytes, tmp_path):
+    path = tmp_path / "history.json"
+    RECORD.save(path)
+    with pytest.raises((TypeError, ValueError), match=r"History\.load: max_bytes is"):
+        History.load(path, max_bytes=max_bytes)
 
 
 def test_a_file_of_braces_takes_no_more_memory_than_its_bytes(tmp_path):

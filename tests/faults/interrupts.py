@@ -47,14 +47,17 @@ def ctrl_c_after(seconds):
 def interrupted(train, seconds):
     """Call a training, interrupt it, and return the seconds to the answer and the exception.
 
-    Both are None if the training was over before.
+    Both are None if the training was over before.  Whoever handled Ctrl-C before handles it then.
     """
+    before = signal.getsignal(signal.SIGINT)
     with ctrl_c_after(max(seconds, 1e-6)) as arm:
         try:
             pressed = arm()
             train()
         except KeyboardInterrupt as error:
             return time.perf_counter() - pressed, error
+        finally:
+            assert signal.getsignal(signal.SIGINT) is before
     return None, None
 
 
