@@ -1,8 +1,7 @@
-"""Two commits beside each other: each in a process of its own, taking turns.
+"""Two commits beside each other: each in its environment and a process of its own, taking turns.
 
-Both run the cases of this tree, which stand in for those of the older commit; everything else is
-the commit's own.  The compiled code of both is kept in the usual cache, whose folders are named
-after the sources.
+Both run the cases of this tree; everything else is the commit's own.  The compiled code of both is
+kept in the usual cache, whose folders are named after the sources.
 
 A process reads lines and answers each with a line of JSON: ``prepare NAME`` builds a case and
 compares its result with the reference, ``turn`` times it.
@@ -10,14 +9,10 @@ compares its result with the reference, ``turn`` times it.
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,6 +21,7 @@ from typing import Any, TextIO
 
 from .agreement import prepare, require_agreement
 from .cases import Case
+from .commits import Refused, clean_environment
 from .gate import CLOCK, LOOKS, gate_cases
 from .machine import Disagreement
 from .timing import no_collection, turn_length, value
@@ -35,87 +31,26 @@ ALLOWED = 1.25
 ROUNDS = 21
 
 
-class Refused(Exception):  # noqa: N818 - the question cannot be answered
-    """The commits cannot be compared; says why in a line."""
-
-
 class Failed(Exception):  # noqa: N818 - a result: the new commit is wrong
     """The new commit cannot run a case, or runs it wrongly; says how in a line."""
-
-
-def git(*arguments: str, folder: Path) -> bytes:
-    """Run git in a folder; return what it printed.
-
-    Raises
-    ------
-    Refused
-        When there is no git, or it fails.
-    """
-    program = shutil.which("git")
-    if program is None:
-        raise Refused("git is not installed")
-    done = subprocess.run(  # noqa: S603 - our own arguments
-        [program, "-C", str(folder), *arguments], capture_output=True, check=False
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it failed"]
-        raise Refused(f"git {arguments[0]}: {said[0]}")
-    return done.stdout
-
-
-def resolve(revision: str, folder: Path) -> tuple[Path, str, str]:
-    """Return the repository, the commit that a revision names, and that of HEAD.
-
-    Raises
-    ------
-    Refused
-        Outside a repository, for an unknown revision, and for changes that are not committed.
-    """
-    root = Path(git("rev-parse", "--show-toplevel", folder=folder).decode().strip())
-    try:
-        name = f"{revision}^{{commit}}"
-        commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", name, folder=root)
-    except Refused as error:
-        if "not installed" in str(error):
-            raise
-        raise Refused(f"{revision!r} names no commit") from error
-    if git("status", "--porcelain", "--untracked-files=no", folder=root).strip():
-        raise Refused("the working tree has changes that are not committed")
-    head = git("rev-parse", "HEAD", folder=root)
-    return root, commit.decode().strip(), head.decode().strip()
-
-
-def lay_out(root: Path, commit: str, folder: Path) -> Path:
-    """Write a commit's package into a folder, with the cases of this one; return the folder."""
-    archive = git("archive", "--format=tar", commit, "fastbp", folder=root)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        if hasattr(tarfile, "data_filter"):
-            tar.extractall(folder, filter="data")
-        else:
-            # git's own archive of our own files
-            tar.extractall(folder)  # noqa: S202  # nosec B202
-    cases = folder / "fastbp" / "bench"
-    shutil.rmtree(cases, ignore_errors=True)
-    shutil.copytree(Path(__file__).parent, cases, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
 
 
 class Worker:
     """A process with one commit's fastbp; a context manager that ends it.
 
-    ``problem`` is what it raises when the process has ended or cannot run a case.
+    ``python`` is that of the commit's environment; ``problem`` what is raised when the process has
+    ended or cannot run a case.
     """
 
-    def __init__(self, tree: Path, problem: type[Exception] = Refused) -> None:
+    def __init__(self, python: Path, problem: type[Exception] = Refused) -> None:
         self.problem = problem
-        environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
         self.process = subprocess.Popen(  # noqa: S603 - our own arguments
-            [sys.executable, "-m", __name__],
+            [str(python), "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
-            cwd=tree,
+            env=clean_environment(),
+            cwd=python.parent,  # where no fastbp is
         )
 
     def __enter__(self) -> Worker:
@@ -186,7 +121,10 @@ class Comparison:
 
 
 def compare(old: Path, new: Path, cases: Sequence[Case] | None = None) -> Iterator[Comparison]:
-    """Yield the comparison of each case of two trees; what is slower is looked at again."""
+    """Yield the comparison of each case of two commits, by the Pythons of their environments.
+
+    What is slower is looked at again.
+    """
     for case in gate_cases() if cases is None else cases:
         ratios: list[float] = []
         try:
@@ -203,10 +141,10 @@ def compare(old: Path, new: Path, cases: Sequence[Case] | None = None) -> Iterat
 
 
 def look(old: Path, new: Path, case: Case, rounds: int) -> float:
-    """Return how many times as long the new tree takes, with two new processes."""
+    """Return how many times as long the new commit takes, with two new processes."""
     with ExitStack() as stack:
         both = ((old, Refused), (new, Failed))
-        workers = [stack.enter_context(Worker(tree, problem)) for tree, problem in both]
+        workers = [stack.enter_context(Worker(python, problem)) for python, problem in both]
         # The new one first: what is wrong there counts, whatever the old one can do.
         for worker in reversed(workers):
             worker.ask(f"prepare {case.name}")

@@ -36,8 +36,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--against",
         metavar="REV",
-        help="compare this commit with another instead: both take turns, in processes of their "
-        "own; a case that fails in this commit fails the gate",
+        help="compare this commit with another instead: both are built, each in an environment of "
+        "its own, and take turns; a case that fails in this commit fails the gate",
     )
     parser.add_argument(
         "--write-floors",
@@ -155,14 +155,15 @@ def _write_floors(options: argparse.Namespace) -> int:
 
 def _against(revision: str) -> int:
     """Compare this commit with another; returns 1 when a case got slower, or fails."""
-    from ..bench import against
+    from ..bench import against, commits
 
     try:
-        root, commit, head = against.resolve(revision, Path.cwd())
+        root, commit, head = commits.resolve(revision, Path.cwd())
         print(f"{revision} ({commit[:10]}) and this commit ({head[:10]}), in turn")
         with tempfile.TemporaryDirectory() as folder:
-            old = against.lay_out(root, commit, Path(folder) / "old")
-            new = against.lay_out(root, head, Path(folder) / "new")
+            print("building both, each in an environment of its own: up to a minute", flush=True)
+            old = commits.build(root, commit, Path(folder) / "old")
+            new = commits.build(root, head, Path(folder) / "new")
             found = []
             print(f"{'times as slow as before':<58}{'now':>8}{'allowed':>9}")
             for each in against.compare(old, new):
@@ -171,7 +172,7 @@ def _against(revision: str) -> int:
                 note += f"  the other: {each.problem}" if each.problem else ""
                 figure = f"{each.ratio:>8.2f}" if each.ratios else f"{'-':>8}"
                 print(f"{each.case.name:<58}{figure}{against.ALLOWED:>9.2f}{note}", flush=True)
-    except against.Refused as error:
+    except commits.Refused as error:
         raise UsageError(f"argument --against: {error}") from error
     failed = [each for each in found if each.failure]
     slower = [each for each in found if not each.holds and not each.failure]

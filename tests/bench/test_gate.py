@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import fastbp
 from benchmarks import prove_gate
-from fastbp.bench import against, gate, with_kernels
+from fastbp.bench import against, commits, gate, with_kernels
 from fastbp.cli import bench_gate, main
 
 ROWS = ("kernel softmax_loss_rows_forward", (1000, 50), "float32")
@@ -268,18 +269,25 @@ def test_against_what_is_no_commit(repository, capsys, monkeypatch, tmp_path):
     readme.write_text("changed")
     assert "changes that are not committed" in refused(capsys, "--against", "main")
     with monkeypatch.context() as patch:
-        patch.setattr(against.shutil, "which", lambda program: None)
+        patch.setattr(commits.shutil, "which", lambda program: None)
         assert "git is not installed" in refused(capsys, "--against", "main")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert "not a git repository" in refused(capsys, "--against", "main")
 
 
-class FakeWorker:
-    """Answers with the seconds that stand in the commit's tree."""
+def leave_seconds(root, commit, folder):
+    """Instead of building a commit: keep the seconds that stand in its tree."""
+    folder.mkdir()
+    (folder / "seconds").write_bytes(commits.git("show", f"{commit}:fastbp/py.typed", folder=root))
+    return folder / "python"
 
-    def __init__(self, tree, problem=against.Refused):
-        self.seconds = json.loads((tree / "fastbp" / "py.typed").read_text())
+
+class FakeWorker:
+    """Answers with the seconds of a commit."""
+
+    def __init__(self, python, problem=commits.Refused):
+        self.seconds = json.loads((python.parent / "seconds").read_text())
 
     def __enter__(self):
         return self
@@ -301,6 +309,7 @@ def test_a_slower_commit_is_found_and_told(repository, monkeypatch, capsys):
         (repository / "fastbp" / "py.typed").write_text(json.dumps(seconds))
         in_git(repository, "commit", "-q", "-a", "-m", f"{predict} s")
     monkeypatch.setattr(gate, "CASES", (("kernel bias_backward", (1000, 50), "float32"), PREDICT))
+    monkeypatch.setattr(commits, "build", leave_seconds)
     monkeypatch.setattr(against, "Worker", FakeWorker)
     assert main(["bench", "gate", "--against", "HEAD~1"]) == 1
     out = capsys.readouterr().out
@@ -311,10 +320,10 @@ def test_a_slower_commit_is_found_and_told(repository, monkeypatch, capsys):
 
 
 def test_a_case_that_only_one_commit_has(monkeypatch, one_case, capsys):
-    monkeypatch.setattr(against, "resolve", lambda *_: (Path(), "1", "2"))
-    monkeypatch.setattr(against, "lay_out", lambda *_: Path())
+    monkeypatch.setattr(commits, "resolve", lambda *_: (Path(), "1", "2"))
+    monkeypatch.setattr(commits, "build", lambda *_: Path())
     monkeypatch.setattr(against, "gate_cases", lambda: [one_case, replace(one_case, threads=2)])
-    problem = against.Refused("no such thing there")
+    problem = commits.Refused("no such thing there")
 
     def look(old, new, case, rounds):
         if case.threads == 1:
@@ -340,15 +349,25 @@ def test_what_a_slower_look_has_shown_counts(one_case, monkeypatch):
     def look(old, new, case, rounds):
         for ratio in seen:
             return ratio
-        raise against.Refused("it is gone")
+        raise commits.Refused("it is gone")
 
     monkeypatch.setattr(against, "look", look)
     (found,) = against.compare(Path("old"), Path("new"), [one_case])
     assert (found.ratios, found.problem, found.holds) == ((2.0,), "it is gone", False)
 
 
+def environment(folder, package):
+    """Return the Python of an environment that finds a package, and what there is here."""
+    venv.create(folder, symlinks=sys.platform != "win32")
+    windows = sys.platform == "win32"
+    home = folder / "Lib" if windows else next(folder.glob("lib/python3*"))
+    lines = [str(package), *filter(None, sys.path)]
+    (home / "site-packages" / "here.pth").write_text("\n".join(lines))
+    return folder / ("Scripts/python.exe" if windows else "bin/python")
+
+
 def with_predict(folder, body):
-    """Copy the package into a folder, with another body of `predict`; return the folder."""
+    """Return the Python of an environment whose fastbp has another body of `predict`."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(fastbp.__file__).parent, folder / "fastbp", ignore=ignored)
     source = folder / "fastbp" / "_network.py"
@@ -356,7 +375,7 @@ def with_predict(folder, body):
     # After the docstring of `predict`.
     end = text.index('"""', text.index('"""', text.index("    def predict(self")) + 3) + 3
     source.write_text(f"{text[:end]}\n        {body}{text[end:]}", encoding="utf-8")
-    return folder
+    return environment(folder / "environment", folder)
 
 
 def test_only_what_is_wrong_in_the_old_commit_is_excused(tmp_path, monkeypatch):
@@ -365,7 +384,7 @@ def test_only_what_is_wrong_in_the_old_commit_is_excused(tmp_path, monkeypatch):
     monkeypatch.setattr(against, "ROUNDS", 1)
     wrong = with_predict(tmp_path / "wrong", "return x[:, :10] * 0")
     dead = with_predict(tmp_path / "dead", "import os; os._exit(7)")
-    right = Path(fastbp.__file__).parents[1]
+    right = environment(tmp_path / "right", Path(fastbp.__file__).parents[1])
     case = gate.gate_cases()[0]
     # Each takes the cases of its own tree: those of the whole gate.
     (found,) = against.compare(dead, wrong, [case])
@@ -379,6 +398,71 @@ def test_only_what_is_wrong_in_the_old_commit_is_excused(tmp_path, monkeypatch):
     assert found.holds
     (found,) = against.compare(right, right, [case])
     assert (found.problem, found.failure, len(found.ratios)) == ("", "", 1)
+
+
+# A package that is built without anything from outside.
+BACKEND = """
+import zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "fastbp-1-py3-none-any.whl"
+    files = {{
+        "fastbp/__init__.py": "COMMIT = {number}",
+        "fastbp/bench/gone.py": "",
+        "fastbp-1.dist-info/METADATA": "Metadata-Version: 2.1\\nName: fastbp\\nVersion: 1\\n",
+        "fastbp-1.dist-info/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n",
+        "fastbp-1.dist-info/RECORD": "",
+    }}
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+    return name
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "fastbp"
+version = "1"
+"""
+
+
+@needs_git
+def test_each_commit_is_built_with_the_cases_of_this_tree(tmp_path, monkeypatch):
+    in_git(tmp_path, "init", "-q", "-b", "main")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    for number in (1, 2):
+        (tmp_path / "backend.py").write_text(BACKEND.format(number=number))
+        in_git(tmp_path, "add", ".")
+        in_git(tmp_path, "commit", "-q", "-m", f"{number}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(fastbp.__file__).parents[1]))  # not to be found
+    look = "import fastbp, glob; print(fastbp.COMMIT, *glob.glob(fastbp.__path__[0] + '/*/*'))"
+    for revision, number in (("HEAD~1", 1), ("HEAD", 2)):
+        root, commit, _ = commits.resolve(revision, tmp_path)
+        python = commits.build(root, commit, tmp_path / f"built {number}")
+        done = subprocess.run(
+            [python, "-c", look],
+            env=commits.clean_environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found, *paths = done.stdout.split("\n")[0].replace(f"built {number}", "built").split()
+        assert found == str(number)
+        assert {Path(path).name for path in paths} >= {"cases.py", "against.py"}
+        assert "gone.py" not in {Path(path).name for path in paths}
+
+
+@needs_git
+def test_a_commit_that_cannot_be_built(tmp_path):
+    in_git(tmp_path, "init", "-q", "-b", "main")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "backend.py").write_text("def build_wheel(*_): raise OSError('no room')")
+    in_git(tmp_path, "add", ".")
+    in_git(tmp_path, "commit", "-q", "-m", "broken")
+    root, commit, _ = commits.resolve("HEAD", tmp_path)
+    with pytest.raises(commits.Refused, match=rf"^{commit[:10]} cannot be built: error: \S"):
+        commits.build(root, commit, tmp_path / "built")
 
 
 # -- Proving it -----------------------------------------------------------------------------------
