@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -43,45 +42,54 @@ class Termination:
         _press(number, frame)
 
 
-@contextmanager
-def held() -> Iterator[None]:
-    """Hold back Ctrl-C, and a :class:`Termination`, until the end of the block.
+class Held:
+    """Within it Ctrl-C, and a :class:`Termination`, wait for the end of the block.
 
-    The first of them waits for it; a second one comes through at once.  Nothing is changed outside
-    the main thread, and Ctrl-C not where the user has a handler of their own.  Within another such
-    block it does nothing: that one holds.
+    A second one comes through at once.  Nothing is changed outside the main thread, and Ctrl-C not
+    where the user has a handler of their own.  Within another such block it does nothing: that one
+    holds.  An error of the block gives way to what has waited.
     """
-    global _hold
-    if threading.current_thread() is not threading.main_thread() or _hold is not None:
-        yield
-        return
-    # A signal may come between any two lines.  From the first to the last of these whatever raises
-    # is _press, and that gives back what is taken; so none of it is left behind.
-    hold = _Hold()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _press)
-    _hold = hold
-    try:
-        yield
-    finally:
-        _give_back()
-    if hold.pressed:
-        raise KeyboardInterrupt
+
+    waits = True
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    # A signal may come between any two lines.  While SIGINT is taken, whatever raises is _press,
+    # and that gives back what is taken first; so none of it is left behind.
+
+    def __enter__(self) -> None:
+        global _hold
+        if _hold is None and threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, _press)
+            _hold = self
+
+    def __exit__(self, *exception: object) -> None:
+        if _hold is self:
+            _give_back()
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
-class _Hold:
-    """A block of :func:`held`, and whether a signal waits for its end."""
+class Answered(Held):
+    """Within it both raise at once; and again at the end, if something swallowed that.
 
-    pressed = False
+    LLVM calls back into Python while it compiles: what is raised there is printed and lost.
+    """
+
+    waits = False
 
 
-_hold: _Hold | None = None  # the main thread's
+_hold: Held | None = None  # the main thread's
 
 
 def _press(number: int, frame: FrameType | None) -> None:
-    if _hold is not None and not _hold.pressed:
+    if _hold is not None:
+        waits = _hold.waits and not _hold.pressed
         _hold.pressed = True
-        return
+        if waits:
+            return
     _give_back()
     raise KeyboardInterrupt
 
@@ -91,3 +99,8 @@ def _give_back() -> None:
     _hold = None
     if signal.getsignal(signal.SIGINT) is _press:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if hasattr(os, "register_at_fork"):
+    # A child that another thread forks has no main thread that could come to the end of a block.
+    os.register_at_fork(after_in_child=_give_back)

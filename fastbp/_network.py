@@ -128,7 +128,9 @@ class Network:
         for i, (D, H, std) in enumerate(
             zip(self.sizes[:-1], self.sizes[1:], stds, strict=True), start=1
         ):
-            W = self.params[f"W{i}"] = (std * normal(D, H)).astype(dtype)
+            drawn = std or seed is None  # else there are zeros, which a file's weights replace
+            W = (std * normal(D, H)).astype(dtype) if drawn else np.zeros((D, H), dtype)
+            self.params[f"W{i}"] = W
             b = self.params[f"b{i}"] = np.zeros(H, dtype)
             self.layers[f"Affine{i}"] = Affine(W, b)
             if i < depth:

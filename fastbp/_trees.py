@@ -34,7 +34,9 @@ def pack(value: Any, arrays: dict[str, Array], name: str = "") -> Any:
     """
     if type(value) in PLAIN:
         return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub":
+    # A wider float than float64 is none of safetensors' types.
+    is_array = isinstance(value, (np.ndarray, np.generic))
+    if is_array and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
         key = f"{name}#{len(arrays)}"
         # A scalar of NumPy's is not a Python number: float32 computes otherwise.
         arrays[key] = np.array(value, value.dtype.newbyteorder("="), order="C", ndmin=1)

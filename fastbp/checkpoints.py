@@ -25,7 +25,7 @@ from . import __version__, _sealed
 from ._arrays import Array, positive_int
 from ._files import make_folder, remove_leftovers, write_atomically
 from ._identity import differences, identity
-from ._interrupt import held
+from ._interrupt import Held
 from ._trees import pack, unpack
 from .checkpoint import sealed_network
 from .history import History
@@ -191,7 +191,7 @@ class Keeper:
             for problem in problems:
                 warnings.warn(f"fit: a checkpoint is skipped: {problem}", stacklevel=3)
             self._identity = training["identity"]
-            with held():
+            with Held():
                 self._take(step, state)
             return
         raise CheckpointError("fit: no checkpoint is valid: " + "; ".join(problems))

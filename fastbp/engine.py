@@ -94,16 +94,12 @@ class Engine:
         right : (S,) int64
         """
         rule, rows, begins = _exact(rule), _int64(rows), _int64(begins)
-        key = kind, data.source == tables.SPARSE, rule.decay > 0
-        net = self._nets.get(key)
-        if net is None:
-            net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
-            self._nets[key] = net
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
-        pace = self._pace(kind, int(begins[1] - begins[0]))
+        batch = int(begins[1] - begins[0])
+        net, code = self._ready(kind, data, rule, batch)
+        pace = self._pace(kind, batch)
         threads = pace.threads
-        code = _load(threads > 1, net, data, rule, rows)
         begin = time.perf_counter()
         if threads == 1:
             done = step.run(losses, right, net, data, rule, rows, begins, code, 1)
@@ -113,6 +109,21 @@ class Engine:
                 done = step.run_parallel(losses, right, *arguments)
         pace.learn(threads, (time.perf_counter() - begin) / done)
         return losses[:done], right[:done]
+
+    def load(self, kind: str, data: tables.Data, rule: tables.Rule, batch: int) -> None:
+        """Compile or load what the next call of ``run`` needs, for batches of this size."""
+        self._ready(kind, data, _exact(rule), batch)
+
+    def _ready(
+        self, kind: str, data: tables.Data, rule: tables.Rule, batch: int
+    ) -> tuple[tables.Net, int]:
+        """Return the table of the program, and the address of the compiled loop."""
+        key = kind, data.source == tables.SPARSE, rule.decay > 0
+        net = self._nets.get(key)
+        if net is None:
+            net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
+            self._nets[key] = net
+        return net, _load(self._pace(kind, batch).threads > 1, net, data, rule)
 
     def batches_a_call(self, kind: str, batch: int) -> int:
         """Return how many batches of a size the next call of a program should get."""
@@ -198,11 +209,10 @@ def _address_of_tile(buffer: Array) -> int:
     )
 
 
-def _load(
-    parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule, rows: Array
-) -> int:
+def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
     """Compile or load the loop for a type; returns the address of its body."""
     dtype = net.buffer.dtype.char
+    rows = np.zeros(0, np.int64)
     if dtype not in _regions:
         _regions[dtype] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)
     code = _regions[dtype]

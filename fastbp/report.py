@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import Array
-from ._interrupt import held
+from ._interrupt import Held
 from .history import History
 from .network import Network
 
@@ -231,7 +231,7 @@ class Meter:
             test_loss, test_acc = self._measure(self.validation)
         now = time.perf_counter()
         speed = self.examples / training_time if trained else math.nan
-        with held():  # lists of one length
+        with Held():  # lists of one length
             if test_loss is not None and test_acc is not None:
                 history.test_loss_list.append(test_loss)
                 history.test_acc_list.append(test_acc)

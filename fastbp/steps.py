@@ -14,7 +14,7 @@ import numpy as np
 from ._arrays import Array
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import SparseRows, as_data, as_sparse_data, is_worth_compressing
-from .kernels.tables import Data
+from .kernels.tables import Data, Rule
 from .network import Network
 from .optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
@@ -135,16 +135,13 @@ class CompiledSteps:
         return data
 
     def batches_a_call(self) -> int:
-        """Return how many batches ``run`` should get."""
+        """Return how many batches ``run`` should get; what it needs is compiled then."""
+        self.engine.load("train", self.data, self._rule(), self._batch_size)
         return self.engine.batches_a_call("train", self._batch_size)
 
     def run(self, rows: Array, begins: Array) -> list[float]:
         """Train on batches; returns their losses, the last of which may be the one not finite."""
-        rule = self.optimizer._rule()._replace(
-            decay=self.network.weight_decay_lambda,
-            stop=self.stop,
-            loss_eps=self.network.last_layer.eps,
-        )
+        rule = self._rule()
         self._ahead = True
         losses: list[float] = self.engine.run("train", self.data, rule, rows, begins)[0].tolist()
         updates = len(losses)
@@ -153,6 +150,13 @@ class CompiledSteps:
         if isinstance(self.optimizer, Adam):
             self.optimizer.iter += updates
         return losses
+
+    def _rule(self) -> Rule:
+        return self.optimizer._rule()._replace(
+            decay=self.network.weight_decay_lambda,
+            stop=self.stop,
+            loss_eps=self.network.last_layer.eps,
+        )
 
     def measure(self, examples: Examples, count: int) -> tuple[float, float]:
         """Return loss and accuracy over the first examples."""

@@ -23,7 +23,7 @@ from ._arrays import (
     require_finite,
     require_numbers,
 )
-from ._interrupt import held
+from ._interrupt import Held
 from .checkpoints import CheckpointError, Checkpoints, Keeper
 from .examples import SparseRows
 from .history import History
@@ -135,6 +135,8 @@ def fit(
     OSError
         When a checkpoint cannot be written; those before are as they were, and the parameters
         those of now.
+    RuntimeError
+        When a callback changes layers or shapes.
     TrainingInterrupted
         On Ctrl-C, a KeyboardInterrupt; it has the history.
     TypeError, ValueError
@@ -211,7 +213,7 @@ def fit(
             keeper.note()
         stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
         if callbacks:  # which may have changed the parameters
-            with held():
+            with Held():
                 steps.take_up()
         if keeper is not None:
             keeper.release()
@@ -227,7 +229,7 @@ def fit(
             count = min(count, total - len(history), per_epoch - len(history) % per_epoch)
             if keeper is not None:
                 count = min(count, keeper.until())
-            with held():
+            with Held():
                 whole = False
                 rows, begins = batches.take(count)
                 losses = steps.run(rows, begins)
@@ -249,15 +251,15 @@ def fit(
             try:
                 train()
             except DivergedError:
-                with held():
+                with Held():
                     steps.publish()
                     measure.restore_finite()
                 raise
             finally:
-                with held():
+                with Held():
                     steps.publish()
     except KeyboardInterrupt:
-        with held():
+        with Held():
             steps.publish()  # it may have come just before that above
             if not allow_nonfinite:
                 measure.restore_finite()

@@ -750,7 +750,7 @@ BUGS = [
     Bug(
         "Ctrl-C stops the taking up of parameters half-way",
         "trainer.py",
-        "            with held():\n                steps.take_up()",
+        "            with Held():\n                steps.take_up()",
         "            steps.take_up()",
         "faults/test_interrupts.py",
     ),
@@ -760,6 +760,20 @@ BUGS = [
         "    _give_back()\n    raise KeyboardInterrupt",
         "    raise KeyboardInterrupt",
         "faults/test_held.py",
+    ),
+    Bug(
+        "a Ctrl-C that LLVM swallows is forgotten",
+        "_interrupt.py",
+        "        if self.pressed:\n            raise KeyboardInterrupt\n",
+        "",
+        "faults/test_held.py",
+    ),
+    Bug(
+        "code is compiled where Ctrl-C waits",
+        "steps.py",
+        '        self.engine.load("train", self.data, self._rule(), self._batch_size)\n',
+        "",
+        "faults/test_interrupts.py",
     ),
 ]
 

@@ -205,6 +205,19 @@ def test_a_cap_that_is_none_is_refused(max_bytes, tmp_path):
         History.load(path, max_bytes=max_bytes)
 
 
+@pytest.mark.parametrize("number", ["1e9", "1"])
+def test_a_record_takes_at_most_ten_times_its_bytes(tmp_path, number):
+    path = tmp_path / "history.json"
+    path.write_text('{"train_loss_list": [' + ",".join([number] * 500_000) + "]}")
+    tracemalloc.start()
+    try:
+        assert len(History.load(path)) == 500_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 10 * path.stat().st_size
+
+
 def test_a_file_of_braces_takes_no_more_memory_than_its_bytes(tmp_path):
     path = tmp_path / "history.json"
     path.write_text('{"settings": {"a": [' + "{}," * 1_000_000 + "{}]}}")

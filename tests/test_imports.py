@@ -362,7 +362,7 @@ def test_kernels_import_numpy_numba_and_each_other(module):
         for name in imports(module)[0]
         if name not in sys.stdlib_module_names and not name.startswith("fastbp.kernels")
     }
-    allowed = {"numba"} if module == "fastbp.kernels.jit" else set()
+    allowed = {"numba", "fastbp._interrupt"} if module == "fastbp.kernels.jit" else set()
     if module == "fastbp.kernels.cache":
         allowed = {"fastbp", "fastbp._folders", "numba", "llvmlite"}
     if module in INTRINSICS:

@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # while its errors can still be told
             warnings.formatwarning = formatwarning
     except UsageError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(_printable(f"{name}: error: {error}"), file=sys.stderr)
         return 2
     except CommandFailed as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(_printable(f"{name}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -89,14 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 0
     except OSError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(_printable(f"{name}: {error}"), file=sys.stderr)
         _discard_output()
         return 1
 
 
 def _plain_warning(message: Warning | str, *_: object, **__: object) -> str:
     """Format a warning for people who did not write the code it came from."""
-    return f"fastbp: {message}\n"
+    return _printable(f"fastbp: {message}") + "\n"
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would obey: parts may come out of a stranger's file."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _discard_output() -> None:

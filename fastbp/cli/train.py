@@ -141,15 +141,16 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     said = {name: value for name, value in vars(options).items() if value is not None}
     del said["run"], said["command"]
-    with Termination() as termination:
-        try:
+    termination = Termination()
+    try:
+        with termination:
             code = _run(said)
-        except KeyboardInterrupt:
-            if not termination.asked:
-                raise
-            print("fastbp train: terminated", file=sys.stderr)
-            code = 143
-        return 143 if termination.asked and code == 130 else code
+    except KeyboardInterrupt:
+        if not termination.asked:
+            raise
+        print("fastbp train: terminated", file=sys.stderr)
+        code = 143
+    return 143 if termination.asked and code == 130 else code
 
 
 def _run(said: dict[str, Any]) -> int:

@@ -29,12 +29,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload
 from numba.np.ufunc import parallel as _pool
 
+from .._interrupt import Answered
 from .cache import KernelCache, cache_folder
 
 __all__ = [
@@ -115,6 +117,24 @@ def kernel(
         return compiled
 
     return decorate
+
+
+class _Compilations(event.Listener):  # type: ignore[misc]
+    """Sees to it that Ctrl-C while a kernel is compiled is answered, and the kernel not kept."""
+
+    def __init__(self) -> None:
+        self._running: list[Answered] = []  # one within the other: there is a lock around all
+
+    def on_start(self, event: Any) -> None:
+        self._running.append(Answered())
+        if isinstance(event.data["dispatcher"]._cache, KernelCache):
+            self._running[-1].__enter__()
+
+    def on_end(self, event: Any) -> None:
+        self._running.pop().__exit__()
+
+
+event.register("numba:compile", _Compilations())
 
 
 def part(function: Callable[..., Any]) -> Any:

@@ -25,6 +25,23 @@ from resuming import (  # noqa: E402 - which needs it
     train,
 )
 
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_takes_at_most_twice_its_size(tmp_path):
+    network = fastbp.MultiLayerNet(1000, [250], 10, seed=0)
+    x, t = np.ones((2, 1000)), np.arange(2)
+    fit(network, x, t, optimizer=fastbp.Adam(), iterations=2, checkpoints=tmp_path)
+    path = newest(tmp_path)
+    tracemalloc.start()
+    try:
+        module._read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.9 < peak / path.stat().st_size <= 2
+
+
 # --- damaged -------------------------------------------------------------------------------------
 
 

@@ -248,16 +248,22 @@ def test_an_old_checkpoint_that_cannot_be_deleted_does_not_stop_the_training(fol
 
 
 class Secret(fastbp.SGD):
-    def __init__(self):
+    def __init__(self, way):
         super().__init__()
-        self.way = lambda: None
+        self.way = way
 
 
-def test_what_no_checkpoint_holds_is_told_before_anything_is_trained(folder):
+@pytest.mark.parametrize(
+    "way", [lambda: None, np.array(["text"]), 1j, np.longdouble(1), np.ones(2, np.clongdouble)]
+)
+def test_what_no_checkpoint_holds_is_told_before_anything_is_trained(folder, way):
+    if isinstance(way, np.longdouble) and way.itemsize == 8:
+        pytest.skip("no wider float here")
     net = build()
     before = everything((net, None, None))
-    with pytest.raises(TypeError, match=r"cannot hold optimizer\.way, of type function"):
-        train(TOTAL, net=net, given=Secret(), checkpoints=folder)
+    name = type(way).__name__
+    with pytest.raises(TypeError, match=rf"cannot hold optimizer\.way, of type {name}"):
+        train(TOTAL, net=net, given=Secret(way), checkpoints=folder)
     assert everything((net, None, None)) == before
     assert not folder.exists()
 

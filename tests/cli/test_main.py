@@ -117,6 +117,15 @@ def test_exit_code(run, monkeypatch, raised, code, says):
     assert run("train") == (code, "", f"fastbp train: {says}\n")
 
 
+@pytest.mark.parametrize("error", [UsageError, CommandFailed, OSError])
+def test_a_terminal_gets_nothing_to_obey(run, monkeypatch, error):
+    def load_data(options):
+        raise error("of \x1b[2J\x07\x9b another: é")
+
+    monkeypatch.setattr(train, "load_data", load_data)
+    assert run("train").err.endswith("of \\x1b[2J\\x07\\x9b another: é\n")
+
+
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "100000"])
 def test_wrong_number_of_threads_in_the_environment(process, value):
     code, out, err = process("train", "--iterations", 1, FASTBP_NUM_THREADS=value)

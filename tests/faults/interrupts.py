@@ -3,9 +3,10 @@
     python tests/faults/interrupts.py [--interrupts 100] [--seed 0]
 
 prints median and maximum of the seconds from the signal to the exception, for two networks at
-batches of 256: while training, while 60,000 rows are evaluated, and at the start, when the data are
-checked and converted.  After each one the lists of the history must fit together and the parameters
-be finite; that their bits are those of whole steps is what the test suite compares.
+batches of 256: while training, with checkpoints and without, while 60,000 rows are evaluated, and
+at the start, when the data are checked and converted.  After each one the lists of the history must
+fit together, the parameters be finite, and the newest checkpoint be of that step; that their bits
+are those of whole steps is what the test suite compares.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import random
 import signal
 import statistics
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -40,8 +42,10 @@ def ctrl_c_after(seconds):
     try:
         yield arm
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
 
 def interrupted(train, seconds):
@@ -49,16 +53,15 @@ def interrupted(train, seconds):
 
     Both are None if the training was over before.  Whoever handled Ctrl-C before handles it then.
     """
-    before = signal.getsignal(signal.SIGINT)
-    with ctrl_c_after(max(seconds, 1e-6)) as arm:
-        try:
+    before, latency, interrupt = signal.getsignal(signal.SIGINT), None, None
+    try:
+        with ctrl_c_after(max(seconds, 1e-6)) as arm:
             pressed = arm()
             train()
-        except KeyboardInterrupt as error:
-            return time.perf_counter() - pressed, error
-        finally:
-            assert signal.getsignal(signal.SIGINT) is before
-    return None, None
+    except KeyboardInterrupt as error:
+        latency, interrupt = time.perf_counter() - pressed, error
+    assert signal.getsignal(signal.SIGINT) is before
+    return latency, interrupt
 
 
 def require_consistent(history):
@@ -95,6 +98,16 @@ def workloads(sizes, x, t):
     def training():
         fit(rows, epochs=1000, evaluate_sample=256)
 
+    def kept():
+        with tempfile.TemporaryDirectory() as folder:
+            keep = fastbp.Checkpoints(folder, every=100)
+            try:
+                fit(rows, epochs=1000, evaluate_sample=256, checkpoints=keep)
+            except fastbp.TrainingInterrupted as error:
+                if [step for step, _ in keep.files()][-1:] != [len(error.history)]:
+                    raise AssertionError(f"{keep.files()} after {error.history}") from error
+                raise
+
     def evaluation():
         fit(rows, iterations=1)
 
@@ -105,6 +118,7 @@ def workloads(sizes, x, t):
     begin, long = seconds(start), seconds(evaluation)
     return {
         "training": (training, (begin, begin + 1.0)),
+        "checkpoints": (kept, (begin + 0.05, begin + 1.0)),
         "evaluation": (evaluation, (0.0, long)),
         "start": (start, (0.0, begin)),
     }

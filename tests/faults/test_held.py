@@ -1,14 +1,17 @@
-"""Ctrl-C and SIGTERM before and after any bytecode of ``held()``: nothing is left behind."""
+"""Ctrl-C and SIGTERM before and after any bytecode of ``Held``: nothing is left behind."""
 
+import contextlib
 import itertools
+import os
 import signal
 import sys
 import threading
+import warnings
 
 import pytest
 
 from fastbp import _interrupt
-from fastbp._interrupt import Termination, held
+from fastbp._interrupt import Answered, Held, Termination
 
 
 class Presses:
@@ -36,12 +39,12 @@ class Presses:
         return self.trace
 
 
-def attempt(number, moments):
+def attempt(number, moments, kind=Held):
     """Return how far a block came, whether it was interrupted, and the signals not sent."""
     done, stopped = [], False
 
     def block():
-        with held():
+        with kind():
             done.append("half")
             done.append("whole")
 
@@ -93,24 +96,88 @@ def test_two_signals_at_any_moments_are_answered(number):
 
 def test_a_block_within_a_block_holds_to_the_end_of_the_outer_one():
     done = []
-    with pytest.raises(KeyboardInterrupt), held():  # noqa: PT012 - the order is the matter
-        with held():
+    with pytest.raises(KeyboardInterrupt), Held():  # noqa: PT012 - the order is the matter
+        with Held():
             signal.raise_signal(signal.SIGINT)
         done.append("outer")
     assert done
 
 
-def test_an_error_within_the_block_comes_out():
-    with pytest.raises(ZeroDivisionError), held():
+@pytest.mark.parametrize("kind", [Held, Answered])
+def test_an_error_within_the_block_comes_out(kind):
+    with pytest.raises(ZeroDivisionError), kind():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("kind", [Held, Answered])
+def test_an_error_gives_way_to_a_signal(kind):
+    def block():
+        with kind():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                raise ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_swallows_a_signal_only_delays_it(number):
+    done = []
+    with pytest.raises(KeyboardInterrupt), Answered():  # noqa: PT012 - the order is the matter
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+            done.append("not stopped at once")
+        done.append("swallowed")
+    assert done == ["swallowed"]
+
+
+def test_a_signal_at_any_moment_is_answered_at_once(number):
+    halves = 0
+    for moment in itertools.count():
+        done, stopped, unsent = attempt(number, [moment], Answered)
+        halves += done == ["half"]
+        assert stopped is not bool(unsent), moment
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, moment
+        assert _interrupt._hold is None, moment
+        if unsent:
+            break
+    assert halves
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_child_that_another_thread_forks_answers():
+    codes = []
+
+    def fork():
+        child = os.fork()
+        if child == 0:  # pragma: no cover - counted in the parent
+            code = 1
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                code = 0 if _interrupt._hold is None else 2
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        with Held():
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+            assert _interrupt._hold is not None
+    assert codes == [0]
 
 
 @pytest.mark.parametrize("handler", [lambda *_: None, signal.SIG_IGN], ids=["own", "ignored"])
 def test_a_handler_of_the_users_own_stays(handler):
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with held():
+        with Held():
             assert signal.getsignal(signal.SIGINT) is handler
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
@@ -121,7 +188,7 @@ def test_another_thread_holds_nothing_back():
     found = []
 
     def work():
-        with held():
+        with Held():
             found.append((signal.getsignal(signal.SIGINT), _interrupt._hold))
 
     thread = threading.Thread(target=work)

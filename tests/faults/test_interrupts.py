@@ -180,6 +180,66 @@ def test_ctrl_c_while_code_is_loaded_does_no_harm():
         assert first == second == found[0][0]
 
 
+# Ctrl-C within LLVM's n-th call back into Python while a kernel is compiled.
+SWALLOWED = """
+import json, signal, sys
+from numba.core.codegen import JITCPUCodegen
+
+calls, begin = 0, JITCPUCodegen._library_class._object_compiled_hook.__func__
+
+def compiled(cls, module, code):
+    global calls
+    calls += _interrupt._hold is not None
+    if calls == {nth}:
+        signal.raise_signal(signal.SIGINT)
+    begin(cls, module, code)
+
+JITCPUCodegen._library_class._object_compiled_hook = classmethod(compiled)
+sys.unraisablehook = lambda unraisable: None  # LLVM's, which is the point
+import numpy as np
+import fastbp
+from fastbp import _interrupt
+
+try:
+    fastbp.softmax(np.zeros((2, 3)))
+    answer = "none"
+except KeyboardInterrupt:
+    answer = "answered"
+print(json.dumps([answer, calls, fastbp.softmax(np.zeros((2, 2))).tolist()]))
+"""
+
+
+def test_ctrl_c_that_llvm_swallows_is_answered(tmp_path):
+    def press(nth):
+        empty = str(tmp_path / f"{nth}")
+        answer, calls, result = run("-c", SWALLOWED.format(nth=nth), FASTBP_CACHE_DIR=empty)
+        assert result == [[0.5, 0.5], [0.5, 0.5]]
+        return answer, calls
+
+    answer, calls = press(10**6)
+    assert answer == "none"
+    assert calls > 1
+    for nth in (1, calls // 2, calls):
+        assert press(nth)[0] == "answered"
+
+
+def test_code_is_compiled_where_ctrl_c_is_answered(tmp_path, monkeypatch):
+    from fastbp import _interrupt, engine
+
+    train, held = Training(fastbp.Adam, tmp_path), []
+    train(7)  # in the middle of an epoch: the first thing to do is a step
+
+    def load(*arguments):
+        held.append(_interrupt._hold is not None)
+        return real(*arguments)
+
+    real = engine._load
+    monkeypatch.setattr(engine, "_load", load)
+    train(9, resume=True)
+    assert held[0] is False
+    assert True in held  # when it is there already
+
+
 # --- fastbp train --------------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ import struct
 import numpy as np
 import pytest
 
+import fastbp
+from fastbp.checkpoint import sealed_network
 from fastbp.dataset import DatasetError, read_idx
 from fastbp.dataset.idx import idx_header
 
@@ -100,6 +102,12 @@ def test_the_command_counts_and_tells(capsys):
     assert " 0 findings" in said
 
 
+def model(sizes):
+    """Return a network's file."""
+    network = fastbp.MultiLayerNet(sizes[0], sizes[1:-1], sizes[-1], dtype=np.float32, seed=0)
+    return sealed_network(network, network.params)
+
+
 NEAR = {
     "IDX images": lambda: idx_header((63, 256, 256)) + bytes(63 * 2**16),
     "gzip IDX": lambda: gzip.compress(
@@ -110,6 +118,7 @@ NEAR = {
     "npy int64": lambda: formats._npy(np.ones((504, 1024), np.int64).T),
     "npz float64": lambda: formats._npz(x=np.ones((500, 1024)), t=np.zeros(500, int)),
     "npz uint8": lambda: formats._npz(x=np.ones((1000, 1024), np.uint8), t=np.zeros(1000, int)),
+    "network": lambda: model((1024, 900, 2)),
     "npz one-hot": lambda: formats._npz(x=np.ones((900, 512)), t=np.eye(2)[np.zeros(900, int)]),
 }
 
