@@ -105,12 +105,11 @@ def measure(config: Path, commits: list[str], only: str | None) -> int:
     common = ("--config", str(config))
     if not (Path.home() / ".asv-machine.json").exists():
         # asv asks what machine this is; its guesses are right.
-        subprocess.run(
-            [sys.executable, "-m", "asv", "machine", "--yes"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
+        command = [sys.executable, "-m", "asv", "machine", "--yes"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["nothing said"]
+            raise DashboardError(f"asv machine ended with {done.returncode}: {said[-1]}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "commits"
         file.write_text("\n".join(commits), encoding="utf-8")

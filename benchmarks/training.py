@@ -30,6 +30,8 @@ from tqdm import tqdm
 
 import fastbp
 from fastbp.bench.workloads import WORKLOADS, Workload
+from fastbp.cli.bench import require_writable
+from fastbp.cli.options import UsageError
 
 from .workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, work
 
@@ -323,6 +325,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.worker:
         return work(options.worker, options.threads[0])
+    if options.json:
+        try:
+            require_writable("--json", options.json)
+        except UsageError as error:
+            parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(about_machine())
     names = chosen_implementations(options.peers)
     chosen = [w for w in WORKLOADS if any(fnmatchcase(w.name, name) for name in options.only)]

@@ -126,6 +126,13 @@ def test_targets_of_times_optimizers_and_threads():
     assert held == [True, False]
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_timed(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        training.main(["--json", str(tmp_path / "no" / "file.json")])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_every_target_has_its_workload():
     names = {w.name for w in training.WORKLOADS}
     assert len(names) == len(training.WORKLOADS)

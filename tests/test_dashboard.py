@@ -172,6 +172,15 @@ def test_a_benchmark_without_a_number_has_no_tile(tmp_path):
     assert dashboard.forget_unmeasured(config, {"a"}) == []
 
 
+def test_asv_cannot_say_what_machine_this_is(asv, git, capsys, tmp_path, monkeypatch):
+    git("init")
+    git("commit", "--allow-empty", "-m", "one")
+    (tmp_path / "home").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "none"))
+    line = fails(capsys, "--commits", "1", "--folder", str(tmp_path / "results"))
+    assert "asv machine ended with 1" in line
+
+
 @pytest.mark.parametrize(
     ("code", "last", "message"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 from fastbp.bench.cases import IMPLEMENTATIONS, all_cases, quick_cases
 from fastbp.bench.machine import ON_REQUEST, missing
+from fastbp.threads import available_cpus
 
 DEFAULT = [name for name in IMPLEMENTATIONS if name not in ON_REQUEST]
 
@@ -30,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = [name for name in names if name not in IMPLEMENTATIONS]
     if unknown:
         stop(f"--implementations: no {', '.join(unknown)} among {', '.join(IMPLEMENTATIONS)}")
-    if config.getoption("threads") < 1:
-        stop("--threads: at least 1")
+    if not 1 <= config.getoption("threads") <= available_cpus():
+        stop(f"--threads: from 1 to {available_cpus()}, the CPUs here")
     if not config.pluginmanager.hasplugin("benchmark"):
         stop("pytest-benchmark is not installed: pip install -e '.[bench]'")
 

@@ -8,8 +8,6 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-import llvmlite.binding as llvm
-
 import fastbp
 
 # Every implementation, with the package it needs.
@@ -69,6 +67,8 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """Return the processor and the number of its CPUs that the system has."""
+    import llvmlite.binding as llvm  # here: the processes of others should not carry it
+
     return f"{llvm.get_host_cpu_name()}, {os.cpu_count()} CPUs"
 
 

@@ -307,14 +307,19 @@ class Book(Peer):
         """Return the gradients of a batch, by the book's names."""
         self.batch_loss(x, t)
         dout = self.last_layer.backward(1)
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers[1:]):
             dout = layer.backward(dout)
+        self.first_backward(dout)
         grads = {}
         for i, layer in enumerate(self.layers[::2], start=1):
             decay = self.workload.decay
             grads[f"W{i}"] = layer.dW + decay * layer.W if decay else layer.dW
             grads[f"b{i}"] = layer.db
         return grads
+
+    def first_backward(self, dout: Array) -> None:
+        """Go back through the first layer, to the gradient of the images that nobody uses."""
+        self.layers[0].backward(dout)
 
     def logits(self, x: Array) -> Array:
         """Go forward through the layers."""
@@ -328,7 +333,10 @@ class Book(Peer):
 
 
 class Reference(Book):
-    """The same mathematics with nothing to spare: the workload's type, labels, no second loss."""
+    """The same mathematics with nothing to spare.
+
+    The workload's type, labels, no second loss, no gradient of the images.
+    """
 
     @property
     def dtype(self) -> Any:
@@ -346,6 +354,11 @@ class Reference(Book):
     def step(self) -> None:
         """Take a step."""
         self.optimizer.update(self.params, self.batch_gradient(self.x, self.t))
+
+    def first_backward(self, dout: Array) -> None:
+        """Leave the gradients of the first layer's parameters, and no others."""
+        first = self.layers[0]
+        first.dW, first.db = np.dot(first.x.T, dout), np.sum(dout, axis=0)
 
     def gradient(self) -> Pairs:
         """Go forward and backward."""

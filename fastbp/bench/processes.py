@@ -25,8 +25,12 @@ from .workloads import Workload
 # Where compiled code is kept.
 CACHES = ("FASTBP_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CACHEDB")
 
-# What each implementation imports.
-MODULES = {"reference": "numpy", "sklearn": "sklearn.neural_network"}
+# How each implementation is imported, if not by its name.  `import fastbp` alone loads nothing yet.
+IMPORTS = {
+    "reference": "import numpy",
+    "fastbp": "from fastbp import TwoLayerNet, fit",
+    "sklearn": "import sklearn.neural_network",
+}
 
 # The first step, and the epoch whose memory is looked at.
 STEP = Workload("step", (784, 50, 10), 100, "random sparse", 100)
@@ -42,11 +46,11 @@ class Peak:
 
 
 def import_call(implementation: str) -> Call:
-    """Return a call that imports the package in a new process."""
-    module = MODULES.get(implementation, implementation)
+    """Return a call that imports what a training needs in a new process."""
+    statement = IMPORTS.get(implementation, f"import {implementation}")
 
     def call() -> int:
-        _run("-c", f"import {module}")
+        _run("-c", statement)
         return 0
 
     return call

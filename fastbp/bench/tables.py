@@ -12,7 +12,8 @@ LEGEND = (
     "Beside each: how many times as long as fastbp it takes (of memory: how many times as much); "
     "+ fastbp wins, - it loses, = within 5 %, . it has no such operation.\n"
     "Of roof: the share of what the processor allows for so much arithmetic on so many bytes; "
-    "zeros that are skipped count as work done."
+    "zeros that are skipped count as work done.\n"
+    "A kernel by itself writes into arrays that are there already; NumPy beside it makes new ones."
 )
 # In the place of a ratio, where an implementation raises an error.
 FAILS = "fails"

@@ -16,6 +16,8 @@ from typing import Any
 from .options import CommandFailed, UsageError, positive_int
 
 FLOORS = Path("benchmarks") / "floors.toml"
+# What `fastbp bench` takes before the word "gate", and the gate does not.
+OF_BENCH = "quick", "everything", "only", "implementations", "rounds", "list", "json", "plot"
 # Runs whose spread gives the floors.
 RUNS = 20
 
@@ -54,6 +56,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if any(getattr(options, name) for name in OF_BENCH):
+        raise UsageError("the options of `fastbp bench` are none of the gate's")
     chosen = [options.against is not None, options.write_floors, options.ratios is not None]
     if sum(chosen) > 1:
         raise UsageError("--against, --write-floors and --ratios exclude each other")

@@ -1,10 +1,13 @@
 """Nothing is timed that is not also checked: the implementations of every case agree."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fastbp import reference
 from fastbp.bench import machine, networks, with_jax
 from fastbp.bench.agreement import check, prepare, require_agreement
 from fastbp.bench.cases import (
@@ -32,6 +35,26 @@ def find(operation, shape, dtype="float32", threads=1):
         if (c.operation, c.shape, c.dtype, c.threads) == (operation, shape, dtype, threads)
     ]
     return case
+
+
+def test_numpy_computes_no_gradient_that_nobody_uses(monkeypatch):
+    call = find("gradient", (100, 784, 50, 10)).makers["reference"]()
+    rows = []
+    real = reference.Affine.backward
+
+    def backward(self, dout):
+        rows.append(self.W.shape)
+        return real(self, dout)
+
+    monkeypatch.setattr(reference.Affine, "backward", backward)
+    call()
+    assert rows == [(50, 10)]
+
+
+def test_the_processes_of_others_carry_nothing_of_numba():
+    code = "import sys, fastbp.bench.processes; print(*{'numba', 'llvmlite'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 @pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)

@@ -240,6 +240,11 @@ def test_two_wishes_at_once(capsys, tmp_path):
     assert "not a positive integer" in refused(capsys, "--write-floors", "--runs", 0)
 
 
+def test_the_options_of_bench_are_not_ignored(capsys):
+    assert main(["bench", "--quick", "gate"]) == 2
+    assert "none of the gate's" in capsys.readouterr().err
+
+
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
