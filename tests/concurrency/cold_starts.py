@@ -92,7 +92,7 @@ def main():
     leftover = [name for name in files if not name.endswith(".nbc")]
     print(
         f"{options.processes} processes on one empty cache: 0 aborts, 0 hangs, {different} "
-        f"different result{'s' * (different != 1)}, {seconds:.0f} s\n"
+        f"distinct result{'s' * (different != 1)}, {seconds:.0f} s\n"
         f"afterwards {len(files)} files, {len(leftover)} of them left over; "
         f"one more process compiled {misses} kernels"
     )
