@@ -24,7 +24,7 @@ from .cases import Case
 from .commits import Refused, clean_environment
 from .gate import CLOCK, LOOKS, gate_cases
 from .machine import Disagreement
-from .timing import no_collection, turn_length, value
+from .timing import keep_memory, no_collection, turn_length, value
 
 # A case fails when it takes more than this many times as long as before.
 ALLOWED = 1.25
@@ -159,6 +159,7 @@ def look(old: Path, new: Path, case: Case, rounds: int) -> float:
 
 def serve(lines: TextIO, out: TextIO) -> None:
     """Be such a process: answer lines until there are no more."""
+    keep_memory()
     cases = {case.name: case for case in gate_cases()}
     call, number = None, 1
     for line in lines:

@@ -7,8 +7,10 @@ the machine down for a while slows both.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +34,9 @@ ROUNDS = 15
 PROCESS_ROUNDS = 3
 # A case whose calls are slow has fewer rounds, but not fewer than these.
 CASE_SECONDS = 3.0
+# Of glibc's <malloc.h>: when it gives memory back to the system, and which arrays get mappings of
+# their own; and the most that the second of them may be.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 1 << 25
 LEAST_ROUNDS = 3
 
 
@@ -130,6 +135,18 @@ def take_turns(
             if i + 1 >= least and time.perf_counter() - begin > seconds:
                 break
     return values
+
+
+def keep_memory() -> None:
+    """Have the C library keep what is freed, where it is glibc.
+
+    Otherwise it depends on what else lies in the heap whether an array of some 100 kB is a mapping
+    of its own, whose pages the system clears each time: NumPy then takes twice as long, or not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(option, KEPT)
 
 
 def turn_length(call: Call, clock: Clock = time.perf_counter) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import reference
 from ..kernels import affine, relu, scan, sigmoid, softmax_loss, update
 from . import with_numpy
-from .with_numpy import DEFAULT_RATE, RATES, Array, Call, LayerData
+from .with_numpy import DEFAULT_RATE, RATES, Array, Call, LayerData, aligned
 
 # Where each kernel is, and what stands for it in NumPy: a layer and a direction, a rule, or nothing
 # that has a name.
@@ -42,9 +42,9 @@ def ours(name: str, data: LayerData) -> Call:
     if name.endswith("_update"):
         return _update(kernel, name, data)
     N = len(data.a)
-    out = np.empty_like(data.a)
-    mask, b, db = np.empty(out.shape, bool), data.b.copy(), np.empty_like(data.b)
-    y, scale = np.empty_like(out), out.dtype.type(1 / N)
+    out, y = aligned(data.a), aligned(data.a)
+    mask, b, db = aligned(data.a > 0), aligned(data.b), aligned(data.b)
+    scale = out.dtype.type(1 / N)
     if name == "relu_backward":
         relu.relu_forward(y, mask, data.a)
     elif name == "sigmoid_backward":
@@ -109,9 +109,9 @@ def _returning(kernel: Callable[..., object], arguments: tuple[Any, ...]) -> Cal
 def _update(kernel: Callable[..., object], name: str, data: LayerData) -> Call:
     """Return a call of an optimizer's kernel, with the numbers of its first step."""
     T = data.a.dtype.type
-    param, grad = data.a.copy(), data.dout.reshape(-1)
+    param, grad = aligned(data.a), data.dout.reshape(-1)
     flat = param.reshape(-1)
-    state = [np.zeros_like(flat), np.zeros_like(flat)]
+    state = [aligned(np.zeros_like(flat)) for _ in range(2)]
     lr = RATES.get(KERNELS[name][1][0], DEFAULT_RATE)
     eps = 1e-7
     slots, numbers = {

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..plan import aligned_zeros
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Call = Callable[[], Any]
 
@@ -61,7 +63,18 @@ def layer_data(shape: tuple[int, ...], dtype: str) -> LayerData:
     rows[np.arange(N), t] = 1
     x = rng.standard_normal((N, D)).astype(dtype)
     W, b = rng.standard_normal((D, H)).astype(dtype), rng.standard_normal(H).astype(dtype)
-    return LayerData(a, dout, t, rows, x, W, b)
+    return LayerData(*(aligned(array) for array in (a, dout, t, rows, x, W, b)))
+
+
+def aligned(array: Array) -> Array:
+    """Return a copy that begins at a cache line, or its time would depend on where it came to lie.
+
+    A vector that crosses the end of a line takes two of them: an update of unlucky arrays takes
+    2.7 times as long.
+    """
+    copy = aligned_zeros(array.size, array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def layer(module: ModuleType, name: str, direction: str, data: LayerData) -> Call:
