@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastbp.bench import gate
 from fastbp.bench.cases import Case
 from fastbp.bench.gate import CLOCK, gate_cases
 from fastbp.bench.with_kernels import KERNELS
@@ -71,11 +72,17 @@ class Slowed:
         return getattr(self.kernel, name)
 
 
-def slow_gate(operation: str, times: float, floors: Path) -> int:
-    """Run the gate in this process with a slow kernel; returns its exit code."""
+def slow_gate(operation: str, times: float, floors: Path, look: list[str] | None) -> int:
+    """Run the gate, or one look of it, with a slow kernel; returns its exit code."""
     module_name, name = home(operation)
     module = importlib.import_module(module_name)
     setattr(module, name, Slowed(getattr(module, name), times))
+    if look:
+        gate.main(*look)
+        return 0
+    # The gate's second looks are in processes of their own, where the kernel is to be as slow.
+    gate.COMMAND[:] = ["-m", "benchmarks.prove_gate", "--operation", operation]
+    gate.COMMAND += ["--slow", str(times), "--look"]
     return fastbp_main(["bench", "gate", "--floors", str(floors)])
 
 
@@ -120,9 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slow", type=float, metavar="TIMES", help="another slow kernel each run")
     parser.add_argument("--floors", type=Path, default=Path("benchmarks/floors.toml"))
     parser.add_argument("--operation", help=argparse.SUPPRESS)
+    parser.add_argument("--look", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.operation:
-        return slow_gate(options.operation, options.slow, options.floors)
+        return slow_gate(options.operation, options.slow, options.floors, options.look)
     order = slow_order()
     runs = options.runs or (len(order) if options.slow else RUNS)
     right = 0

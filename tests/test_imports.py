@@ -192,6 +192,7 @@ FLOORS = {
 LAZY = {
     "fastbp._sealed": {"safetensors"},
     "fastbp.bench.frameworks": {"torch"},
+    "fastbp.bench.machine": {"llvmlite"},
     "fastbp.bench.peers": {"sklearn"},
     "fastbp.bench.pictures": {"matplotlib"},
     "fastbp.bench.with_jax": {"jax"},

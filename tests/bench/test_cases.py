@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastbp import reference
-from fastbp.bench import machine, networks, with_jax
+from fastbp.bench import machine, networks, with_jax, with_numpy
 from fastbp.bench.agreement import check, prepare, require_agreement
 from fastbp.bench.cases import (
     IMPLEMENTATIONS,
@@ -49,6 +49,14 @@ def test_numpy_computes_no_gradient_that_nobody_uses(monkeypatch):
     monkeypatch.setattr(reference.Affine, "backward", backward)
     call()
     assert rows == [(50, 10)]
+
+
+def test_arrays_begin_at_cache_lines():
+    data = with_numpy.layer_data((1000, 50), "float32")
+    arrays = vars(data).values()
+    assert all(array.ctypes.data % 64 == 0 and array.flags.c_contiguous for array in arrays)
+    found = with_numpy.aligned(np.arange(6.0).reshape(2, 3).T)
+    assert found.tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_the_processes_of_others_carry_nothing_of_numba():

@@ -126,6 +126,11 @@ def test_a_slow_kernel_is_caught_and_the_same_one_unchanged_is_not(
     module = importlib.import_module(module)
     slow = prove_gate.Slowed(getattr(module, name), 5.0)
     monkeypatch.setattr(module, name, slow)
+    # Those that look a second time have the kernel as it is.
+    assert main(["bench", "gate", "--floors", str(path)]) == 0
+    assert "at look 2" in capsys.readouterr().out
+    again = ["-m", "benchmarks.prove_gate", "--operation", ROWS[0], "--slow", "5.0", "--look"]
+    monkeypatch.setattr(gate, "COMMAND", again)
     assert main(["bench", "gate", "--floors", str(path)]) == 1
     assert "SHORT" in capsys.readouterr().out
 
@@ -468,6 +473,13 @@ def test_a_commit_that_cannot_be_built(tmp_path):
     root, commit, _ = commits.resolve("HEAD", tmp_path)
     with pytest.raises(commits.Refused, match=rf"^{commit[:10]} cannot be built: error: \S"):
         commits.build(root, commit, tmp_path / "built")
+
+
+@needs_toml
+def test_the_floors_are_of_enough_runs():
+    floors = gate.read_floors(FLOORS)
+    assert {floor.runs for floor in floors} == {bench_gate.RUNS}
+    assert len({(floor.date, floor.machine) for floor in floors}) == 1
 
 
 # -- Proving it -----------------------------------------------------------------------------------
