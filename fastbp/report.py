@@ -17,11 +17,14 @@ from .network import Network
 if TYPE_CHECKING:
     from .steps import CompiledSteps, Examples, LayerSteps
 
-__all__ = ["DivergedError", "Meter", "Report", "TrainingInterrupted"]
+__all__ = ["Bar", "DivergedError", "Meter", "Report", "TrainingInterrupted"]
 
 # A mean loss this many times that of the first step, and of guessing, has diverged too: at an
 # absurd learning rate units die, and what is left of the network may stay finite.
 HOPELESS = 1000.0
+
+# A bar that would be gone at once is never drawn.
+BAR_AFTER_SECONDS = 2.0
 
 
 class DivergedError(ArithmeticError):
@@ -253,3 +256,48 @@ class Meter:
             network=self.network,
             history=history,
         )
+
+
+class Bar:
+    """The progress bar of a training.
+
+    Python loses what is raised while an object dies, and tqdm's have a ``__del__``.  So Ctrl-C
+    waits wherever a bar is at work, and the bar is gone when it comes.
+
+    Parameters
+    ----------
+    total, done : int
+        Steps.
+    progress : bool, optional
+        As for ``fit``.
+    """
+
+    def __init__(self, total: int, done: int, progress: bool | None) -> None:
+        self._arguments: dict[str, Any] = {
+            "total": total,
+            "initial": done,
+            "disable": None if progress is None else not progress,
+            "delay": BAR_AFTER_SECONDS if progress is None else 0,
+        }
+
+    def __enter__(self) -> Bar:
+        from tqdm.auto import tqdm
+
+        with Held():
+            self._bar = tqdm(unit="step", leave=False, dynamic_ncols=True, **self._arguments)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with Held():
+            self._bar.close()
+            del self._bar
+
+    def loss(self, loss: float) -> None:
+        """Show a loss."""
+        with Held():
+            self._bar.set_postfix_str(f"loss {loss:.4f}")
+
+    def forward(self, steps: int) -> None:
+        """Move the bar."""
+        with Held():
+            self._bar.update(steps)

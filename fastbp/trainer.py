@@ -29,7 +29,7 @@ from .examples import SparseRows
 from .history import History
 from .network import Network
 from .optimizer import OPTIMIZERS, SGD, Optimizer
-from .report import DivergedError, Meter, Report, TrainingInterrupted
+from .report import Bar, DivergedError, Meter, Report, TrainingInterrupted
 from .sampling import Batches
 from .steps import Examples, steps_for
 
@@ -46,9 +46,6 @@ __all__ = [
 
 # What `fit` trains for when neither epochs nor iterations are given.
 DEFAULT_EPOCHS = 20
-
-# A bar that would be gone at once is never drawn.
-BAR_AFTER_SECONDS = 2.0
 
 
 def fit(
@@ -208,7 +205,7 @@ def fit(
         if keeper is not None:
             keeper.hold()
         told = measure(optimizer.lr)
-        bar.set_postfix_str(f"loss {told.train_loss:.4f}")
+        bar.loss(told.train_loss)
         if keeper is not None:
             keeper.note()
         stop = any([callback(told) is True for callback in callbacks])  # noqa: C419 - call them all
@@ -239,7 +236,7 @@ def fit(
                 whole = not diverged
             if diverged:
                 raise DivergedError(len(history), losses[-1], optimizer.lr, history)
-            bar.update(len(losses))
+            bar.forward(len(losses))
             stop = measure.is_due() and report()
             if keeper is not None:
                 keeper.save_if_due()
@@ -247,7 +244,7 @@ def fit(
             keeper.save()
 
     try:
-        with quiet, _progress_bar(total, len(history), progress) as bar:
+        with quiet, Bar(total, len(history), progress) as bar:
             try:
                 train()
             except DivergedError:
@@ -295,20 +292,6 @@ def _examples(
     if x.dtype.kind == "f" and not allow_nonfinite:
         require_finite(where, name, x)
     return x, t
-
-
-def _progress_bar(total: int, done: int, progress: bool | None) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=total,
-        initial=done,
-        unit="step",
-        disable=None if progress is None else not progress,
-        delay=BAR_AFTER_SECONDS if progress is None else 0,
-        leave=False,
-        dynamic_ncols=True,
-    )
 
 
 class Trainer:

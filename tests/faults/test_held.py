@@ -4,39 +4,19 @@ import contextlib
 import itertools
 import os
 import signal
-import sys
 import threading
 import warnings
 
 import pytest
+from presses import Presses
 
 from fastbp import _interrupt
 from fastbp._interrupt import Answered, Held, Termination
 
 
-class Presses:
-    """Within it the n-th bytecodes outside the test are each preceded by a signal."""
-
-    def __init__(self, number, moments):
-        self.number, self.moments = number, list(moments)
-        self.count = itertools.count()
-
-    def __enter__(self):
-        self.before = sys.gettrace()
-        sys.settrace(self.trace)
-        return self
-
-    def __exit__(self, *exception):
-        sys.settrace(self.before)
-
-    def trace(self, frame, event, argument):
-        if frame.f_code.co_filename == __file__ and frame.f_code.co_name != "block":
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and next(self.count) in self.moments:
-            self.moments.remove(min(self.moments))
-            signal.raise_signal(self.number)
-        return self.trace
+def inside(frame):
+    """Whether a frame is of the block or of what it calls, not of the test."""
+    return frame.f_code.co_filename != __file__ or frame.f_code.co_name == "block"
 
 
 def attempt(number, moments, kind=Held):
@@ -48,7 +28,7 @@ def attempt(number, moments, kind=Held):
             done.append("half")
             done.append("whole")
 
-    presses = Presses(number, moments)
+    presses = Presses(number, moments, inside)
     try:
         with presses:
             block()

@@ -1,14 +1,17 @@
 """Ctrl-C and SIGTERM at random moments: what is left is that of a whole number of steps."""
 
+import io
 import os
 import random
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 from child import HANGS_AFTER, finish, run, start
 from interrupts import interrupted, require_consistent
+from presses import Presses
 
 import fastbp
 from fastbp.cli import main
@@ -28,15 +31,16 @@ class Own(fastbp.Momentum):
 class Training:
     """A training that can be begun again and again, of any number of steps."""
 
-    def __init__(self, optimizer, folder=None, callbacks=()):
+    def __init__(self, optimizer, folder=None, callbacks=(), progress=False):
         rng = np.random.default_rng(0)
         self.x, self.t = rng.random((600, 20)), rng.integers(0, 3, 600)
         self.optimizer, self.folder, self.callbacks = optimizer, folder, callbacks
+        self.progress = progress
 
     def __call__(self, iterations=10_000_000, resume=False):
         self.network = fastbp.MultiLayerNet(20, [12], 3, weight_decay_lambda=0.01, seed=0)
         self.taught = self.optimizer(lr=0.01)
-        options = {"batch_size": 20, "seed": 0, "progress": False}
+        options = {"batch_size": 20, "seed": 0, "progress": self.progress}
         if self.folder is not None:
             options["checkpoints"] = fastbp.Checkpoints(self.folder, every=500)
         return fastbp.fit(
@@ -105,6 +109,47 @@ def test_ctrl_c_at_the_end_leaves_whole_steps():
             history = error.history
         if history is not None:
             require_whole_steps(train, history, fresh)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["", "with checkpoints"])
+def test_ctrl_c_before_any_bytecode_is_answered(kept, tmp_path, monkeypatch):
+    # Also where Python prints and forgets what is raised: while an object dies, in a callback.
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())  # the bar's
+
+    def press(*moments):
+        """Return whether it was answered, the moments that did not come, and the bytecodes."""
+        folder = tmp_path / f"{moments}" if kept else None
+        train = Training(fastbp.Adam, folder, [lambda report: None], progress=True)
+        presses = Presses(signal.SIGINT, moments, lambda frame: True)
+        try:
+            with presses:
+                train(4)
+        except KeyboardInterrupt:
+            return True, presses.moments, 0
+        return False, presses.moments, next(presses.count)
+
+    press()  # nothing is imported later
+    bytecodes = press(-1)[2]
+    end = bytecodes - 100  # where the bar dies
+    for moment in [*random.Random(kept).sample(range(end), MOMENTS * 4), *range(end, bytecodes)]:
+        answered, unsent, _ = press(moment)
+        assert answered is not bool(unsent), moment
+        assert not lost, moment
+
+
+def test_ctrl_c_while_the_progress_bar_dies_is_not_lost(monkeypatch):
+    import tqdm.auto
+
+    class Dying(tqdm.auto.tqdm):
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Dying)
+    with pytest.raises(fastbp.TrainingInterrupted) as caught:
+        Training(fastbp.SGD)(60)
+    assert len(caught.value.history) == 60
 
 
 @pytest.mark.parametrize("seed", range(3))
