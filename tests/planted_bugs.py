@@ -775,6 +775,20 @@ BUGS = [
         "",
         "faults/test_interrupts.py",
     ),
+    Bug(
+        "the progress bar dies where Ctrl-C is lost",
+        "report.py",
+        "            self._bar.close()\n            del self._bar\n",
+        "            self._bar.close()\n",
+        "faults/test_interrupts.py",
+    ),
+    Bug(
+        "Numba code of the user's own is taken for a kernel",
+        "kernels/jit.py",
+        'getattr(dispatcher, "_cache", None)',
+        "dispatcher._cache",
+        "kernels/test_jit.py",
+    ),
 ]
 
 

@@ -13,9 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fastbp
-
-from . import machine
+from . import machine, processes
 from .cases import BOOK, SMALL, TALL, Case, all_cases
 from .timing import Clock, keep_memory, measure
 from .with_kernels import KERNELS
@@ -132,17 +128,18 @@ COMMAND = ["-m", __name__]
 
 
 def look(case: Case, longer: int) -> float:
-    """Return the ratio of a case: measured here, or in a new process for a second look."""
+    """Return the ratio of a case: measured here, or in a new process for a second look.
+
+    Raises
+    ------
+    Disagreement
+        When the results differ.
+    ProcessError
+        When the process fails.
+    """
     if longer == 1:
         return ratio(case)
-    paths = os.pathsep.join([str(Path(fastbp.__file__).parents[1]), *filter(None, sys.path)])
-    done = subprocess.run(  # noqa: S603 - our own arguments
-        [sys.executable, *COMMAND, case.name, str(longer)],
-        stdout=subprocess.PIPE,
-        check=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    return float(done.stdout.split()[-1])
+    return float(processes.run(*COMMAND, case.name, str(longer)))
 
 
 def judge(

@@ -50,7 +50,7 @@ def import_call(implementation: str) -> Call:
     statement = IMPORTS.get(implementation, f"import {implementation}")
 
     def call() -> int:
-        _run("-c", statement)
+        run("-c", statement)
         return 0
 
     return call
@@ -63,13 +63,13 @@ def first_step_call(implementation: str, threads: int, cached: bool) -> Call:
     """
     words = ("-m", __name__, "step", implementation, str(threads))
     if cached:
-        _run(*words)
-        return lambda: json.loads(_run(*words))["after"]
+        run(*words)
+        return lambda: json.loads(run(*words))["after"]
 
     def call() -> Any:
         with tempfile.TemporaryDirectory() as folder:
             empty = {name: str(Path(folder) / name) for name in CACHES}
-            return json.loads(_run(*words, **empty))["after"]
+            return json.loads(run(*words, **empty))["after"]
 
     return call
 
@@ -80,14 +80,24 @@ def memory_call(implementation: str, threads: int) -> Call:
         raise Unavailable("Windows does not tell a process its peak memory")
 
     def call() -> Peak:
-        answer = json.loads(_run("-m", __name__, "epoch", implementation, str(threads)))
+        answer = json.loads(run("-m", __name__, "epoch", implementation, str(threads)))
         return Peak(answer["after"], answer["peak"])
 
     return call
 
 
-def _run(*arguments: str, **environment: str) -> str:
-    """Run Python on this fastbp; return what it printed."""
+class ProcessError(RuntimeError):
+    """A process failed; says how in a line."""
+
+
+def run(*arguments: str, **environment: str) -> str:
+    """Run Python on this fastbp; return the last line that it printed.
+
+    Raises
+    ------
+    ProcessError
+        When it ends with an exit code.
+    """
     paths = [str(Path(fastbp.__file__).parents[1]), *filter(None, sys.path)]
     done = subprocess.run(  # noqa: S603 - our own arguments
         [sys.executable, *arguments],
@@ -98,7 +108,7 @@ def _run(*arguments: str, **environment: str) -> str:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        raise RuntimeError(f"python {' '.join(arguments)} ended with {done.returncode}: {reason}")
+        raise ProcessError(f"python {' '.join(arguments)} ended with {done.returncode}: {reason}")
     return done.stdout.strip().rpartition("\n")[2]
 
 

@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.against is not None:
         return _against(options.against)
     from ..bench.machine import Disagreement
+    from ..bench.processes import ProcessError
 
     try:
         if options.ratios is not None:
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         if options.write_floors:
             return _write_floors(options)
         return _gate(options.floors)
-    except Disagreement as error:
+    except (Disagreement, ProcessError) as error:
         raise CommandFailed(str(error)) from error
 
 

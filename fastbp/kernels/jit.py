@@ -127,7 +127,9 @@ class _Compilations(event.Listener):  # type: ignore[misc]
 
     def on_start(self, event: Any) -> None:
         self._running.append(Answered())
-        if isinstance(event.data["dispatcher"]._cache, KernelCache):
+        # Of everybody's code in this process; a lifted loop, for one, has no cache.
+        dispatcher = (event.data or {}).get("dispatcher")
+        if isinstance(getattr(dispatcher, "_cache", None), KernelCache):
             self._running[-1].__enter__()
 
     def on_end(self, event: Any) -> None:

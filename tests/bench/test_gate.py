@@ -135,6 +135,16 @@ def test_a_slow_kernel_is_caught_and_the_same_one_unchanged_is_not(
     assert "SHORT" in capsys.readouterr().out
 
 
+@needs_toml
+def test_a_second_look_that_fails_is_told_in_a_line(one_case, tmp_path, monkeypatch, capsys):
+    path = write_floors(tmp_path / "floors.toml", floor(one_case.name, 1e6))
+    monkeypatch.setattr(gate, "COMMAND", ["-c", "import sys; sys.exit('no such machine')"])
+    assert main(["bench", "gate", "--floors", str(path)]) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.count("\n") == 0
+    assert err.endswith("ended with 1: no such machine")
+
+
 def test_every_operation_of_the_gate_has_a_kernel_to_make_slow():
     for operation, *_ in gate.CASES:
         module, name = prove_gate.home(operation)

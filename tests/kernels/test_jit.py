@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numba
@@ -309,6 +310,26 @@ def test_without_threads_everything_else_is_compiled():
     ready, count = python(code, NUMBA_THREADING_LAYER="nonsense", **own_cache())
     assert len(ready) == count
     assert "_run float32" in ready
+
+
+def test_the_users_own_lifted_code_still_compiles():
+    # fastbp hears of all that Numba compiles; a loop or a block of a function has no cache.
+    def with_a_loop(n):
+        object()  # nothing Numba knows: only the loop is compiled
+        total = 0
+        for i in range(n):
+            total += i
+        return total
+
+    def with_a_block(x):
+        with numba.objmode(y="float64"):
+            y = float(str(x))
+        return 2 * y
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Numba's, about the rest
+        assert numba.jit(with_a_loop, forceobj=True)(5) == 10
+    assert numba.njit(with_a_block)(1.5) == 3.0
 
 
 # --- signatures ---------------------------------------------------------------------------------
