@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, as_float, as_kernel_array
+from ._memory import aligned_zeros
 from .kernels import tables
 from .kernels import update as kernels
 
@@ -118,7 +119,8 @@ class Optimizer:
         arrays: dict[str, Array] = getattr(self, slot)
         state = arrays.get(key)
         if state is None or state.shape != param.shape or state.dtype.type != param.dtype.type:
-            state = arrays[key] = np.zeros(param.shape, param.dtype.type)
+            state = aligned_zeros(param.size, np.dtype(param.dtype.type)).reshape(param.shape)
+            arrays[key] = state
         elif not state.flags.carray or not state.dtype.isnative:  # somebody else's array
             state = arrays[key] = np.array(state, param.dtype.type, order="C")
         return state

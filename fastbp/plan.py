@@ -8,10 +8,8 @@ and unpacked into their own plain arrays.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array
+from ._memory import CACHE_LINE, aligned_zeros, round_up
 from .kernels import tables
 from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
 from .kernels.simd import lanes
 
-CACHE_LINE = 64
-HUGE_PAGE = 2 * 1024 * 1024
 ACTIVATIONS = {"identity": tables.IDENTITY, "relu": tables.RELU, "sigmoid": tables.SIGMOID}
 
 # A layer with more bytes of weights than this is divided among threads by panels, so that each
@@ -100,7 +97,7 @@ class Plan:
     ) -> None:
         self.sizes = tuple(sizes)
         self.dtype = np.dtype(dtype)
-        self.rows = _up(rows, TILE_ROWS)
+        self.rows = round_up(rows, TILE_ROWS)
         self._end = 0
         L = len(sizes) - 1
         self._forward: list[list[Panel]] = []
@@ -108,17 +105,17 @@ class Plan:
         layers = np.zeros((L, tables.LAYER_COLUMNS), np.int64)
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
             cut = panels_of(N, self.dtype.itemsize)
-            self._forward.append(self._panels(cut, _up(K, TILE_ROWS)))
+            self._forward.append(self._panels(cut, round_up(K, TILE_ROWS)))
             layers[l, tables.BIAS] = self._take(cut[-1][0] + cut[-1][2])
         self.parameters = self._end
-        x_row = self._row(_up(sizes[0], TILE_ROWS))
+        x_row = self._row(round_up(sizes[0], TILE_ROWS))
         x = self._take(self.rows * x_row)
         table: list[Panel] = []
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
             self._back.append(self._panels(panels_of(K, self.dtype.itemsize), N) if l else [])
             last = self._forward[l][-1]
             width = last.column + columns_of(last.code, self.dtype.itemsize)
-            row = self._row(_up(width, TILE_ROWS))
+            row = self._row(round_up(width, TILE_ROWS))
             first, back = len(table), len(table) + len(self._forward[l])
             table += self._forward[l] + self._back[l]
             layers[l, : tables.BIAS] = (
@@ -145,7 +142,7 @@ class Plan:
             np.array([(p.column, p.code, p.start, p.row) for p in table], np.int64),
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
-            np.zeros((len(table), _up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
+            np.zeros((len(table), round_up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
             0,  # the address of the tile, known once that is compiled
         )
@@ -159,7 +156,7 @@ class Plan:
     def _take(self, elements: int) -> int:
         """Reserve so many elements, from a cache line on; returns their offset."""
         start = self._end
-        self._end = _up(start + elements, CACHE_LINE // self.dtype.itemsize)
+        self._end = round_up(start + elements, CACHE_LINE // self.dtype.itemsize)
         return start
 
     def _row(self, columns: int) -> int:
@@ -311,28 +308,3 @@ class Plan:
         """Copy one slot of the optimizer's state out, in place."""
         for key, view, columns in self._views(slot):
             arrays[key][..., columns] = view
-
-
-def aligned_zeros(elements: int, dtype: np.dtype[Any]) -> Array:
-    """Return zeros that begin on a cache line, on huge pages where the system has them.
-
-    NumPy promises neither.  With pages of 4 kB every row of a batch is on one of its own, more
-    than the processor's first table of pages has entries.
-    """
-    size = elements * dtype.itemsize
-    if size >= HUGE_PAGE // 4 and hasattr(mmap, "MADV_HUGEPAGE"):
-        # Private: a forked child must not share it.
-        memory = mmap.mmap(
-            -1, _up(size, HUGE_PAGE) + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
-        with contextlib.suppress(OSError):  # a system without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        raw, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
-    else:
-        raw, boundary = np.zeros(size + CACHE_LINE, np.uint8), CACHE_LINE
-    start = -raw.ctypes.data % boundary
-    return raw[start : start + size].view(dtype)
-
-
-def _up(n: int, quantum: int) -> int:
-    return -(-n // quantum) * quantum

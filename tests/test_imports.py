@@ -157,6 +157,7 @@ FLOORS = {
     "_interrupt": 0,
     "_quiet": 0,
     "_folders": 0,
+    "_memory": 0,
     "reference": 0,
     "_arrays": 1,
     "_trees": 2,

@@ -8,6 +8,7 @@ import pytest
 import fastbp
 from fastbp import optimizer as ours
 from fastbp import reference
+from fastbp._memory import CACHE_LINE
 
 RULES = {
     "SGD": [{}, {"lr": 0.3}],
@@ -328,6 +329,15 @@ def test_every_parameter_has_state_of_its_own_shape_and_type(name, slot):
     assert {k: (s.shape, s.dtype) for k, s in state.items()} == {
         k: (p.shape, p.dtype) for k, p in params.items()
     }
+
+
+@every_slot
+def test_state_begins_on_a_cache_line(name, slot):
+    optimizer = new(name)
+    for elements in (1, 10, 784 * 50, 784 * 512):
+        params = {"W": np.ones(elements)}
+        optimizer.update(params, params)
+        assert getattr(optimizer, slot)["W"].ctypes.data % CACHE_LINE == 0
 
 
 @every_slot

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from fastbp._memory import CACHE_LINE, HUGE_PAGE, aligned_zeros
 from fastbp.kernels import tables
 from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
-from fastbp.plan import CACHE_LINE, HUGE_PAGE, MAX_THREADS, Plan, aligned_zeros, panels_of
+from fastbp.plan import MAX_THREADS, Plan, panels_of
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])

@@ -410,10 +410,23 @@ class Sklearn(Peer):
             warnings.simplefilter("ignore")
             self.model.set_params(max_iter=epochs, shuffle=shuffle).fit(x, t)
 
-    def train(self, rows: Array) -> None:
-        """Fit rows laid out in the order of the batches."""
+    def take(self, steps: int) -> Pairs:
+        """Take so many steps; their rows are laid out in the order of the batches beforehand."""
+        if len(self.drawn) != steps:
+            self.drawn = batches(self.workload, steps)
+            self.laid = self.lay(self.drawn)
+        self.reset()
+        self.fit(*self.laid, 1, shuffle=False)
+        return self.parameters()
+
+    def lay(self, rows: Array) -> tuple[Array, Array]:
+        """Return the examples in the order of the batches."""
         flat = rows.reshape(-1)
-        self.fit(self.x[flat], self.t[flat], 1, shuffle=False)
+        return self.x[flat], self.t[flat]
+
+    def train(self, rows: Array) -> None:
+        """Fit rows in the order of the batches."""
+        self.fit(*self.lay(rows), 1, shuffle=False)
 
     def step(self) -> None:
         """Call ``partial_fit``."""

@@ -1,7 +1,8 @@
 """Times of things that take turns in one process, and ratios of times from the same round.
 
-A ratio is the median over the rounds of (one's time / the other's in the same round), so what slows
-the machine down for a while slows both.
+A round goes through all of them and back, so that each comes after another and once after itself;
+what it says of one is the mean of its two turns.  A ratio is the median over the rounds of (one's
+time / the other's in the same round), so what slows the machine down for a while slows both.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .agreement import prepare, require_agreement
@@ -22,22 +24,24 @@ from .with_numpy import Call
 
 Clock = Callable[[], float]
 
-# A turn is as many calls as take about this long.
-TURN_SECONDS = 0.004
+# A turn is as many calls as take about this long, or this part of the longest beside it: next
+# to a call of half a second, a few milliseconds would tell more about that moment than about them.
+TURN_SECONDS, SHARE = 0.004, 1 / 8
+# Whose first call takes about as long as the next: nothing is compiled, nothing set up.
+STEADY = ("reference", "numerical", "sklearn")
 # A clock that stands still during a call is to move so many of its steps in a turn; one that does
 # not move in so many calls is stopped.
 STEPS, MOST_CALLS = 4, 2**20
 # On several threads those of the last turn get some time to stop spinning.
 PAUSE_SECONDS = 0.005
-ROUNDS = 15
+ROUNDS = 8
 # A process is started in so many rounds.
-PROCESS_ROUNDS = 3
+PROCESS_ROUNDS = 2
 # A case whose calls are slow has fewer rounds, but not fewer than these.
-CASE_SECONDS = 3.0
+CASE_SECONDS, LEAST_ROUNDS = 3.0, 2
 # Of glibc's <malloc.h>: when it gives memory back to the system, and which arrays get mappings of
 # their own; and the most that the second of them may be.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 1 << 25
-LEAST_ROUNDS = 3
 
 
 @dataclass
@@ -68,73 +72,118 @@ class Times:
         return statistics.median(a / b for a, b in pairs)
 
 
-def measure(
-    case: Case,
-    implementations: tuple[str, ...] | list[str] = ("reference", "fastbp"),
-    rounds: int = ROUNDS,
-    seconds: float = CASE_SECONDS,
-    clock: Clock = time.perf_counter,
-    least: int = LEAST_ROUNDS,
-) -> Times:
-    """Build the calls of a case, compare their results, and time them in turn.
+class Measurement:
+    """A case whose calls are built and agree, and then take turns, now or later.
 
     Parameters
     ----------
     case : Case
     implementations : sequence of str
         The reference takes part in any case: it is what the others must agree with.
-    rounds : int
-    seconds : float
-        After so long there are no more rounds than the least.
     clock : callable
         Returns seconds: those of the wall, or those that this thread was computing.
-    least : int
-        There are so many rounds, however long they take.
 
-    Returns
-    -------
-    Times
+    Attributes
+    ----------
+    times : Times
+        Of the rounds so far.
 
     Raises
     ------
     Disagreement
         When the results differ; then nothing is timed.
     """
-    found = prepare(case, dict.fromkeys(("reference", *implementations)))
-    require_agreement(case, found.results)
-    numbers = None
-    if case.is_process:
-        numbers, rounds = dict.fromkeys(found.calls, 1), min(rounds, PROCESS_ROUNDS)
-    pause = PAUSE_SECONDS if case.threads > 1 else 0.0
-    values = take_turns(found.calls, rounds, pause, seconds, numbers, clock, least)
-    return Times(case, values, found.skipped, found.failed)
+
+    def __init__(
+        self, case: Case, implementations: Sequence[str], clock: Clock = time.perf_counter
+    ) -> None:
+        keep_memory()
+        found = prepare(case, dict.fromkeys(("reference", *implementations)))
+        require_agreement(case, found.results)
+        pause = PAUSE_SECONDS if case.threads > 1 else 0.0
+        numbers = dict.fromkeys(found.calls, 1) if case.is_process else None
+        known = {name: found.seconds[name] for name in found.calls if name in STEADY}
+        self._turns = Turns(found.calls, numbers, pause, clock, known)
+        self._most = PROCESS_ROUNDS if case.is_process else math.inf
+        self.times = Times(case, self._turns.values, found.skipped, found.failed)
+
+    def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> Times:
+        """Take turns until there are so many rounds, or the least and so many seconds are over."""
+        self._turns.take(int(min(rounds, self._most)), seconds, least)
+        return self.times
 
 
-def take_turns(
-    calls: Mapping[str, Call],
-    rounds: int,
-    pause: float = 0.0,
+def measure(
+    case: Case,
+    implementations: Sequence[str] = ("reference", "fastbp"),
+    rounds: int = ROUNDS,
     seconds: float = CASE_SECONDS,
-    numbers: Mapping[str, int] | None = None,
     clock: Clock = time.perf_counter,
     least: int = LEAST_ROUNDS,
-) -> dict[str, list[float]]:
-    """Return for each call what it took in each round; every other round goes backwards.
+) -> Times:
+    """Measure a case at once, as :class:`Measurement` and its ``take`` say."""
+    return Measurement(case, implementations, clock).take(rounds, seconds, least)
 
-    ``numbers`` says how many calls are a turn; without it, as many as take ``TURN_SECONDS``.
+
+class Turns:
+    """Calls that take turns.
+
+    Parameters
+    ----------
+    calls : mapping of name to callable
+    numbers : mapping of name to int, optional
+        How many calls are a turn; without it, as many as take ``TURN_SECONDS``, or ``SHARE`` of the
+        longest turn.
+    pause : float
+        Seconds between turns.
+    clock : callable
+    known : mapping of name to float
+        Seconds that calls are known to take, roughly.
+
+    Attributes
+    ----------
+    values : dict of name to list of float
+        What a call took in each round.
     """
-    with no_collection():
-        if numbers is None:
-            numbers = {name: turn_length(call, clock) for name, call in calls.items()}
-        values: dict[str, list[float]] = {name: [] for name in calls}
-        begin = time.perf_counter()
-        for i in range(rounds):
-            for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
-                values[name].append(value(calls[name], numbers[name], clock))
-                time.sleep(pause)
-            if i + 1 >= least and time.perf_counter() - begin > seconds:
-                break
-    return values
+
+    def __init__(
+        self,
+        calls: Mapping[str, Call],
+        numbers: Mapping[str, int] | None = None,
+        pause: float = 0.0,
+        clock: Clock = time.perf_counter,
+        known: Mapping[str, float] | None = None,
+    ) -> None:
+        self._calls, self._pause, self._clock = calls, pause, clock
+        self._numbers, self._known = numbers, known or {}
+        self._seconds = 0.0
+        self.values: dict[str, list[float]] = {name: [] for name in calls}
+
+    def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> None:
+        """Take turns until there are so many rounds, or the least and so many seconds are over."""
+        done = len(next(iter(self.values.values())))
+        if done >= rounds or (done >= least and self._seconds > seconds):
+            return
+        begin = time.perf_counter() - self._seconds
+        with no_collection():
+            if self._numbers is None:
+                self._numbers = turn_lengths(self._calls, self._clock, self._known)
+            for call in self._calls.values() if done else ():
+                call()  # what it needs comes back into the caches
+            for i in range(done, rounds):
+                self._take_round(self._numbers)
+                self._seconds = time.perf_counter() - begin
+                if i + 1 >= least and self._seconds > seconds:
+                    break
+
+    def _take_round(self, numbers: Mapping[str, int]) -> None:
+        there = list(self._calls)
+        turns: dict[str, list[float]] = {name: [] for name in there}
+        for name in (*there, *reversed(there)):
+            turns[name].append(value(self._calls[name], numbers[name], self._clock))
+            time.sleep(self._pause)
+        for name, found in turns.items():
+            self.values[name].append(statistics.fmean(found))
 
 
 def keep_memory() -> None:
@@ -149,14 +198,37 @@ def keep_memory() -> None:
             mallopt(option, KEPT)
 
 
+def turn_lengths(
+    calls: Mapping[str, Call], clock: Clock, known: Mapping[str, float]
+) -> dict[str, int]:
+    """Return how many of each of some calls are a turn."""
+    found = {name: known.get(name, 0.0) for name in calls}
+    for name, call in calls.items():
+        if found[name] < 10 * TURN_SECONDS:  # longer ones are as they are known
+            found[name] = one_call(call, clock)
+    part = max(TURN_SECONDS, SHARE * max(found.values()))
+    return {
+        name: max(1, round(part / seconds)) if seconds > 0 else steps_of_a_clock(calls[name], clock)
+        for name, seconds in found.items()
+    }
+
+
 def turn_length(call: Call, clock: Clock = time.perf_counter) -> int:
-    """Return how many calls take about as long as a turn, or some steps of a coarse clock."""
+    """Return how many calls are a turn where there is no other."""
+    return turn_lengths({"": call}, clock, {})[""]
+
+
+def one_call(call: Call, clock: Clock) -> float:
+    """Return about how long a call takes: 0 where the clock did not move."""
     shortest = value(call, 1, clock)
     # A quick call may have met the step of a coarse clock, which is some milliseconds.
     if shortest < 10 * TURN_SECONDS:
         shortest = min(shortest, value(call, 1, clock), value(call, 1, clock))
-    if shortest > 0:
-        return max(1, round(TURN_SECONDS / shortest))
+    return shortest
+
+
+def steps_of_a_clock(call: Call, clock: Clock) -> int:
+    """Return how many calls take some steps of a coarse clock."""
     number, step, moved = 1, 0.0, 0.0
     while number < MOST_CALLS and (not step or moved < STEPS * step):
         number *= 2
@@ -178,9 +250,10 @@ def value(call: Call, number: int, clock: Clock = time.perf_counter) -> float:
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
     """Keep Python from looking for garbage within a block."""
-    gc.collect()
     was_on = gc.isenabled()
-    gc.disable()
+    if was_on:
+        gc.collect()
+        gc.disable()
     try:
         yield
     finally:

@@ -15,8 +15,9 @@ from typing import Any
 from . import bench_gate
 from .options import CommandFailed, UsageError, positive_int
 
-# A quick run gives each case so long.
-QUICK_SECONDS = 1.0
+# A quick run gives each case so long.  It goes through all cases more than once: a machine that is
+# slow for some seconds is so for a part of each case's rounds, and not for all of a few cases'.
+QUICK_SECONDS, QUICK_ROUNDS, QUICK_PASSES = 1.0, 12, 3
 
 
 def add_to(commands: Any) -> None:
@@ -55,7 +56,9 @@ def add_to(commands: Any) -> None:
     group.add_argument(
         "--threads", type=positive_int, nargs="+", default=[1], metavar="N", help="default: 1"
     )
-    group.add_argument("--rounds", type=positive_int, metavar="N", help="turns of each (15)")
+    group.add_argument(
+        "--rounds", type=positive_int, metavar="N", help="through all and back (8; with --quick 12)"
+    )
     group.add_argument("--list", action="store_true", help="print the operations and end")
     group = parser.add_argument_group("files")
     group.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there")
@@ -179,30 +182,51 @@ def print_about(load: float) -> None:
 def _measured(
     cases: list[Any], names: list[str], options: argparse.Namespace, load: float
 ) -> tuple[dict[str, Any], int]:
-    """Time the cases one after the other and print each; returns the record, and the wrong ones."""
+    """Time the cases and print a row of each; returns the record, and how many are wrong."""
     from tqdm import tqdm
 
     from ..bench import results, tables
     from ..bench.machine import Disagreement
     from ..bench.peaks import limits
-    from ..bench.timing import CASE_SECONDS, ROUNDS, measure
+    from ..bench.timing import CASE_SECONDS, ROUNDS, Measurement, Times, no_collection
 
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     wrong = 0
-    seconds = QUICK_SECONDS if options.quick else CASE_SECONDS
+    rounds, seconds, passes = options.rounds or ROUNDS, CASE_SECONDS, 1
+    if options.quick:
+        rounds, seconds, passes = options.rounds or QUICK_ROUNDS, QUICK_SECONDS, QUICK_PASSES
     shown = {"flops": limits().flops, "cache": limits().cache}
-    for case in tqdm(cases, unit="case", disable=None, leave=False):
-        try:
-            times = measure(case, names, options.rounds or ROUNDS, seconds)
-        except Disagreement as error:
-            wrong += 1
-            tqdm.write(f"WRONG: {error}")
-            continue
+    begun: list[Measurement] = []
+
+    def finish(times: Times) -> None:
+        nonlocal skipped
         skipped = times.skipped | skipped
         rows.append(results.row(times))
         tqdm.write(tables.line(rows[-1], names, shown))
         sys.stdout.flush()
+
+    with tqdm(total=passes * len(cases), unit="case", disable=None, leave=False) as bar:
+        for case in cases:
+            bar.update()
+            try:
+                measurement = Measurement(case, names)
+            except Disagreement as error:
+                wrong += 1
+                tqdm.write(f"WRONG: {error}")
+                continue
+            times = measurement.take(-(-rounds // passes), seconds)
+            if passes == 1:
+                finish(times)
+            else:
+                begun.append(measurement)
+        for i in range(2, passes + 1):
+            with no_collection():
+                for measurement in begun:
+                    bar.update()
+                    measurement.take(-(-rounds * i // passes), seconds)
+        for measurement in begun:
+            finish(measurement.times)
     return results.record(rows, skipped, load), wrong
 
 

@@ -1,6 +1,7 @@
 """Taking turns, ratios of the same round, and the machine's limits."""
 
 import gc
+import itertools
 import time
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from fastbp.bench import peaks, timing
 from fastbp.bench.cases import all_cases
 from fastbp.bench.processes import Peak
-from fastbp.bench.timing import Times, measure, no_collection, take_turns, turn_length, value
+from fastbp.bench.timing import Times, Turns, measure, no_collection, turn_length, value
 
 CASE = next(c for c in all_cases((1,)) if c.operation == "kernel relu_forward")
 
@@ -23,15 +24,61 @@ def test_ratios_are_of_the_same_round():
 def test_turns_are_taken_there_and_back():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    values = take_turns(calls, 3, numbers=dict.fromkeys(calls, 2))
-    assert "".join(order) == "aabbcc" + "ccbbaa" + "aabbcc"
-    assert {name: len(found) for name, found in values.items()} == {"a": 3, "b": 3, "c": 3}
+    turns = Turns(calls, dict.fromkeys(calls, 2))
+    turns.take(2)
+    assert "".join(order) == 2 * ("aabbcc" + "ccbbaa")
+    assert {name: len(found) for name, found in turns.values.items()} == {"a": 2, "b": 2, "c": 2}
 
 
-def test_slow_calls_have_three_rounds_at_least():
+def test_a_round_says_the_mean_of_two_turns():
+    now, calls = 0.0, itertools.count()
+
+    def call():
+        nonlocal now
+        now += 3.0 if next(calls) % 2 else 1.0
+
+    turns = Turns({"a": call}, {"a": 1}, clock=lambda: now)
+    turns.take(3, seconds=100.0)
+    assert turns.values == {"a": [2.0, 2.0, 2.0]}
+
+
+def test_turns_that_are_left_go_on():
+    order = []
+    turns = Turns({name: lambda name=name: order.append(name) for name in "ab"}, {"a": 2, "b": 2})
+    for rounds in (1, 1, 3):
+        turns.take(rounds)
+    # Once each before they go on, untimed.
+    assert "".join(order) == "aabbbbaa" + "ab" + 2 * "aabbbbaa"
+    assert len(turns.values["a"]) == 3
+    turns.take(100, seconds=0.0, least=3)  # the seconds are over
+    assert len(turns.values["a"]) == 3
+
+
+def test_beside_a_slow_call_the_turns_of_quick_ones_are_longer():
+    now, calls = 0.0, {"quick": 0, "slow": 0}
+
+    def call(name, seconds):
+        nonlocal now
+        calls[name] += 1
+        now += seconds
+
+    turns = Turns(
+        {"quick": lambda: call("quick", 0.001), "slow": lambda: call("slow", 0.4)},
+        clock=lambda: now,
+    )
+    turns.take(3)
+    # To find out how long they are; then an eighth of the longest, twice a round.
+    assert calls == {"quick": 3 + 3 * 2 * 50, "slow": 1 + 3 * 2}
+    assert turns.values["quick"] == pytest.approx([0.001] * 3)
+    assert turns.values["slow"] == pytest.approx([0.4] * 3)
+
+
+def test_slow_calls_have_some_rounds_at_least():
     calls = {"a": lambda: None}
-    assert len(take_turns(calls, 10, seconds=0.0, numbers={"a": 1})["a"]) == timing.LEAST_ROUNDS
-    assert len(take_turns(calls, 2, seconds=0.0, numbers={"a": 1})["a"]) == 2
+    for rounds, taken in ((10, timing.LEAST_ROUNDS), (2, 2)):
+        turns = Turns(calls, {"a": 1})
+        turns.take(rounds, seconds=0.0)
+        assert len(turns.values["a"]) == taken
 
 
 def test_a_turn_is_many_quick_calls_and_one_slow_one():

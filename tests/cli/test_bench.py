@@ -82,6 +82,25 @@ def test_a_table_a_record_and_a_picture(run, tmp_path):
     assert pictures.digest(record) in (tmp_path / "p.svg").read_text(encoding="utf-8")
 
 
+def test_a_quick_run_goes_through_the_cases_more_than_once(run, monkeypatch):
+    taken = []
+    real = timing.Measurement.take
+
+    def take(measurement, rounds, seconds):
+        taken.append((measurement.times.case.name, rounds))
+        return real(measurement, rounds, seconds)
+
+    monkeypatch.setattr(timing.Measurement, "take", take)
+    only = ("--only", "update Adam", "predict", "--with", "reference", "--rounds", 4)
+    code, out, _ = run("bench", "--quick", *only, "--json", "r.json")
+    assert code == 0
+    names = ["update Adam, 784 x 50", "predict, 1 x 784-50-10", "predict, 10000 x 784-50-10"]
+    assert [name[: name.index(", float32")] for name, _ in taken] == 3 * names
+    assert [rounds for _, rounds in taken] == [2] * 3 + [3] * 3 + [4] * 3
+    rows = [line.split("  ")[0] for line in out.splitlines() if "float32" in line]
+    assert rows == ["update Adam", "predict", "predict"]
+
+
 def test_who_is_not_installed_is_named(run, monkeypatch):
     found = machine.find_spec
     monkeypatch.setattr(
