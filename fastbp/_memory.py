@@ -1,7 +1,7 @@
 """Arrays that lie well in memory, which NumPy does not promise.
 
 A vector that crosses the end of a cache line takes two of them: Adam on state that begins in the
-middle of one takes 2.7 times as long.
+middle of one takes at least twice as long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What training tells: reports for callbacks, and the errors that end it."""
+"""What training tells: reports for callbacks, the progress bar, and the errors that end it."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ class Bar:
     """The progress bar of a training.
 
     Python loses what is raised while an object dies, and tqdm's have a ``__del__``.  So Ctrl-C
-    waits wherever a bar is at work, and the bar is gone when it comes.
+    waits wherever a bar is at work, and until it is gone.
 
     Parameters
     ----------
@@ -281,16 +281,21 @@ class Bar:
         }
 
     def __enter__(self) -> Bar:
-        from tqdm.auto import tqdm
+        try:
+            with Held():
+                from tqdm.auto import tqdm
 
-        with Held():
-            self._bar = tqdm(unit="step", leave=False, dynamic_ncols=True, **self._arguments)
+                self._bar = tqdm(unit="step", leave=False, dynamic_ncols=True, **self._arguments)
+        except KeyboardInterrupt:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         with Held():
-            self._bar.close()
-            del self._bar
+            if hasattr(self, "_bar"):
+                self._bar.close()
+                del self._bar
 
     def loss(self, loss: float) -> None:
         """Show a loss."""

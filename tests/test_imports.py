@@ -202,7 +202,7 @@ LAZY = {
     "fastbp.dataset.mnist": {"pooch", "tqdm"},
     "fastbp.history": {"fastbp.plot"},
     "fastbp.plot": {"matplotlib"},
-    "fastbp.trainer": {"tqdm"},
+    "fastbp.report": {"tqdm"},
 }
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fastbp._memory import CACHE_LINE, HUGE_PAGE, aligned_zeros
+from fastbp._memory import CACHE_LINE
 from fastbp.kernels import tables
 from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
@@ -90,18 +90,6 @@ def test_a_row_of_a_panel_has_room_for_what_the_tile_reads(itemsize, columns):
 
 
 # --- memory --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("elements", [0, 1, 7, 1000, 65536, HUGE_PAGE // 4, HUGE_PAGE])
-@by_dtype
-def test_memory_begins_on_a_cache_line_and_is_zero(dtype, elements):
-    array = aligned_zeros(elements, np.dtype(dtype))
-    assert (array.size, array.dtype) == (elements, dtype)
-    assert array.ctypes.data % CACHE_LINE == 0 or not elements
-    assert not array.any()
-    assert array.flags.carray
-    array[...] = 1
-    assert array.sum() == elements
 
 
 @every_net

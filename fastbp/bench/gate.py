@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, processes
-from .cases import BOOK, SMALL, TALL, Case, all_cases
+from .cases import BOOK, SMALL, TALL, Case, all_cases, kernel_shape
 from .timing import Clock, measure
 from .with_kernels import KERNELS
 
 # Every kernel by itself, and the compiled loop as users call it.
 CASES = (
-    *((f"kernel {name}", (784, 50), "float32") for name in KERNELS if "update" in name),
-    *((f"kernel {name}", (1000, 50), "float32") for name in KERNELS if "update" not in name),
+    *((f"kernel {name}", kernel_shape(name), "float32") for name in KERNELS),
     ("predict", (1000, *TALL), "float32"),
     ("gradient", (1000, *BOOK), "float64"),
     ("numerical gradient", (100, *SMALL), "float64"),
@@ -134,7 +133,7 @@ def look(case: Case, longer: int) -> float:
     Disagreement
         When the results differ.
     ProcessError
-        When the process fails.
+        When the process fails, or they differ there.
     """
     if longer == 1:
         return ratio(case)

@@ -2,6 +2,7 @@
 
 fastbp draws its batches itself, as ``fit`` does; the others are given row numbers drawn beforehand,
 arrays or tensors of their own kind prepared beforehand, and gather the rows of each batch.
+scikit-learn, which takes no row numbers, is given the rows of all batches one after the other.
 """
 
 from __future__ import annotations
@@ -378,7 +379,7 @@ class Reference(Book):
 
 
 class Sklearn(Peer):
-    """scikit-learn's MLPClassifier: its own ``fit``, which shuffles, checks and gathers itself."""
+    """scikit-learn's MLPClassifier: its own ``fit``, which checks, and shuffles where it may."""
 
     def reset(self) -> None:
         """Build the classifier; its first partial fit makes the arrays that are then filled."""

@@ -1,8 +1,8 @@
 """Times of things that take turns in one process, and ratios of times from the same round.
 
-A round goes through all of them and back, so that each comes after another and once after itself;
-what it says of one is the mean of its two turns.  A ratio is the median over the rounds of (one's
-time / the other's in the same round), so what slows the machine down for a while slows both.
+A round goes through all of them and back, so that each comes once after another and once after
+itself.  A ratio is the median over all turns of (one's time / the other's, on the same way there or
+back), so what slows the machine down for a while slows both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 # A turn is as many calls as take about this long, or this part of the longest beside it: next
 # to a call of half a second, a few milliseconds would tell more about that moment than about them.
 TURN_SECONDS, SHARE = 0.004, 1 / 8
-# Whose first call takes about as long as the next: nothing is compiled, nothing set up.
+# Whose first call takes about as long as the next, because nothing is compiled.
 STEADY = ("reference", "numerical", "sklearn")
 # A clock that stands still during a call is to move so many of its steps in a turn; one that does
 # not move in so many calls is stopped.
@@ -52,7 +52,7 @@ class Times:
     ----------
     case : Case
     values : dict of implementation to list of float
-        For each round the seconds a call, or the bytes.
+        For each turn, two a round, the seconds a call, or the bytes.
     skipped, failed : dict of implementation to str
         Who was left out and who failed here, and why.
     """
@@ -63,11 +63,11 @@ class Times:
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, implementation: str) -> float:
-        """Return the median of the rounds."""
+        """Return the median of the turns."""
         return statistics.median(self.values[implementation])
 
     def ratio(self, other: str, ours: str = "fastbp") -> float:
-        """Return how many times as much one needs as the other, in the same round."""
+        """Return how many times as much one needs as the other, at the same time."""
         pairs = zip(self.values[other], self.values[ours], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
@@ -143,7 +143,7 @@ class Turns:
     Attributes
     ----------
     values : dict of name to list of float
-        What a call took in each round.
+        What a call took in each turn, two a round.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Turns:
 
     def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> None:
         """Take turns until there are so many rounds, or the least and so many seconds are over."""
-        done = len(next(iter(self.values.values())))
+        done = len(next(iter(self.values.values()))) // 2
         if done >= rounds or (done >= least and self._seconds > seconds):
             return
         begin = time.perf_counter() - self._seconds
@@ -171,19 +171,14 @@ class Turns:
             for call in self._calls.values() if done else ():
                 call()  # what it needs comes back into the caches
             for i in range(done, rounds):
-                self._take_round(self._numbers)
+                there = list(self._calls)
+                for name in (*there, *reversed(there)):
+                    taken = value(self._calls[name], self._numbers[name], self._clock)
+                    self.values[name].append(taken)
+                    time.sleep(self._pause)
                 self._seconds = time.perf_counter() - begin
                 if i + 1 >= least and self._seconds > seconds:
                     break
-
-    def _take_round(self, numbers: Mapping[str, int]) -> None:
-        there = list(self._calls)
-        turns: dict[str, list[float]] = {name: [] for name in there}
-        for name in (*there, *reversed(there)):
-            turns[name].append(value(self._calls[name], numbers[name], self._clock))
-            time.sleep(self._pause)
-        for name, found in turns.items():
-            self.values[name].append(statistics.fmean(found))
 
 
 def keep_memory() -> None:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .._memory import CACHE_LINE
-
 Array = np.ndarray[Any, np.dtype[Any]]
 Call = Callable[[], Any]
 
 SEED = 1
+CACHE_LINE = 64  # bytes
 
 # What an optimizer's test parameters are changed by, and how fast.
 RATES = {"Adam": 0.001, "RMSprop": 0.001}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from ..bench import machine, tables
+    from ..bench.processes import ProcessError
 
     load = machine.load()  # before anything begins that would be part of it
     names = chosen_implementations(options)
@@ -83,10 +85,13 @@ def run(options: argparse.Namespace) -> int:
     if not options.part:
         print_about(load)
         print(tables.heading(names))
-    if len(options.threads) > 1:
-        record, wrong = _in_processes(options)
-    else:
-        record, wrong = _measured(cases, names, options, load)
+    try:
+        if len(options.threads) > 1:
+            record, wrong = _in_processes(options)
+        else:
+            record, wrong = _measured(cases, names, options, load)
+    except ProcessError as error:
+        raise CommandFailed(str(error)) from error
     if options.json:
         _write(options.json, record | ({"wrong": wrong} if options.part else {}))
     if not options.part:
@@ -188,7 +193,7 @@ def _measured(
     from ..bench import results, tables
     from ..bench.machine import Disagreement
     from ..bench.peaks import limits
-    from ..bench.timing import CASE_SECONDS, ROUNDS, Measurement, Times, no_collection
+    from ..bench.timing import CASE_SECONDS, LEAST_ROUNDS, ROUNDS, Measurement, no_collection
 
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
@@ -199,8 +204,15 @@ def _measured(
     shown = {"flops": limits().flops, "cache": limits().cache}
     begun: list[Measurement] = []
 
-    def finish(times: Times) -> None:
+    def go_on(measurement: Measurement, number: int) -> None:
+        """Measure a case in one of the passes; print its row in the last."""
         nonlocal skipped
+        part = number / passes
+        times = measurement.take(
+            math.ceil(part * rounds), part * seconds, math.ceil(part * LEAST_ROUNDS)
+        )
+        if number < passes:
+            return
         skipped = times.skipped | skipped
         rows.append(results.row(times))
         tqdm.write(tables.line(rows[-1], names, shown))
@@ -208,25 +220,20 @@ def _measured(
 
     with tqdm(total=passes * len(cases), unit="case", disable=None, leave=False) as bar:
         for case in cases:
-            bar.update()
             try:
                 measurement = Measurement(case, names)
             except Disagreement as error:
                 wrong += 1
                 tqdm.write(f"WRONG: {error}")
-                continue
-            times = measurement.take(-(-rounds // passes), seconds)
-            if passes == 1:
-                finish(times)
             else:
                 begun.append(measurement)
+                go_on(measurement, 1)
+            bar.update()
         for i in range(2, passes + 1):
             with no_collection():
                 for measurement in begun:
+                    go_on(measurement, i)
                     bar.update()
-                    measurement.take(-(-rounds * i // passes), seconds)
-        for measurement in begun:
-            finish(measurement.times)
     return results.record(rows, skipped, load), wrong
 
 

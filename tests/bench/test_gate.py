@@ -219,7 +219,7 @@ def test_floors_that_are_not_those_of_the_gate(tmp_path, capsys):
     path = tmp_path / "floors.toml"
     path.write_text("case = []")
     line = refused(capsys, "--floors", path)
-    assert "24 of the gate's 24 cases have no floor: 'kernel sgd_update, 784 x 50, " in line
+    assert "24 of the gate's 24 cases have no floor: 'kernel relu_forward, 2000 x 50, " in line
     assert line.endswith(" and others")
     first, *others = gate.read_floors(FLOORS)
     line = refused(capsys, "--floors", write_floors(path, *others))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fastbp.bench import cases, machine, peaks, pictures, results, tables, timing
+from fastbp.bench import cases, machine, peaks, pictures, processes, results, tables, timing
 from fastbp.bench.machine import Disagreement
+from fastbp.cli import bench
 from fastbp.threads import available_cpus
 
 LIMITS = peaks.Limits({"float32": 1e11, "float64": 5e10}, 1e10, 1e11)
@@ -70,7 +71,7 @@ def test_a_table_a_record_and_a_picture(run, tmp_path):
     assert f"numpy {machine.versions()['numpy']}" in out
     assert machine.processor() in out
     rows = [line for line in out.splitlines() if line.startswith("kernel relu_forward")]
-    assert [row.split("1000 x 50")[1].split()[:2] for row in rows] == [
+    assert [row.split("2000 x 50")[1].split()[:2] for row in rows] == [
         ["float32", "1"],
         ["float64", "1"],
     ]
@@ -82,23 +83,39 @@ def test_a_table_a_record_and_a_picture(run, tmp_path):
     assert pictures.digest(record) in (tmp_path / "p.svg").read_text(encoding="utf-8")
 
 
-def test_a_quick_run_goes_through_the_cases_more_than_once(run, monkeypatch):
+@pytest.mark.parametrize(
+    ("seconds", "rounds"), [(100.0, [2, 3, 4]), (0.0, [1, 2, 2])], ids=["rounds", "seconds"]
+)
+def test_a_quick_run_spreads_the_rounds_of_each_case_over_the_run(
+    seconds, rounds, run, monkeypatch
+):
     taken = []
     real = timing.Measurement.take
 
-    def take(measurement, rounds, seconds):
-        taken.append((measurement.times.case.name, rounds))
-        return real(measurement, rounds, seconds)
+    def take(measurement, *limits):
+        times = real(measurement, *limits)
+        taken.append((times.case.name, len(times.values["fastbp"]) // 2))
+        return times
 
     monkeypatch.setattr(timing.Measurement, "take", take)
+    monkeypatch.setattr(bench, "QUICK_SECONDS", seconds)
     only = ("--only", "update Adam", "predict", "--with", "reference", "--rounds", 4)
-    code, out, _ = run("bench", "--quick", *only, "--json", "r.json")
+    code, out, _ = run("bench", "--quick", *only)
     assert code == 0
     names = ["update Adam, 784 x 50", "predict, 1 x 784-50-10", "predict, 10000 x 784-50-10"]
     assert [name[: name.index(", float32")] for name, _ in taken] == 3 * names
-    assert [rounds for _, rounds in taken] == [2] * 3 + [3] * 3 + [4] * 3
+    assert [number for _, number in taken] == [number for number in rounds for _ in names]
     rows = [line.split("  ")[0] for line in out.splitlines() if "float32" in line]
     assert rows == ["update Adam", "predict", "predict"]
+
+
+def test_a_process_that_fails_is_told_in_a_line(run, monkeypatch):
+    def fail(*arguments, **environment):
+        raise processes.ProcessError("python ended with 1: no memory")
+
+    monkeypatch.setattr(processes, "run", fail)
+    code, _, err = run("bench", "--only", "import", "--with", "reference")
+    assert (code, err) == (1, "fastbp bench: python ended with 1: no memory\n")
 
 
 def test_who_is_not_installed_is_named(run, monkeypatch):
@@ -121,7 +138,7 @@ def test_different_results_are_told_and_fail(run, monkeypatch):
     monkeypatch.setattr(timing, "require_agreement", differ)
     code, out, err = run("bench", *ONE)
     assert code == 1
-    assert "WRONG: kernel relu_forward, 1000 x 50, float32, 1 thr: fastbp is off\n" in out
+    assert "WRONG: kernel relu_forward, 2000 x 50, float32, 1 thr: fastbp is off\n" in out
     assert err == "fastbp bench: 2 cases with different results\n"
 
 

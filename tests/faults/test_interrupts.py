@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM at random moments: what is left is that of a whole number of steps."""
 
 import io
+import itertools
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from interrupts import interrupted, require_consistent
 from presses import Presses
 
 import fastbp
+from fastbp import report
 from fastbp.cli import main
 from fastbp.kernels.jit import JIT_DISABLED
 
@@ -132,11 +134,41 @@ def test_ctrl_c_before_any_bytecode_is_answered(kept, tmp_path, monkeypatch):
 
     press()  # nothing is imported later
     bytecodes = press(-1)[2]
-    end = bytecodes - 100  # where the bar dies
-    for moment in [*random.Random(kept).sample(range(end), MOMENTS * 4), *range(end, bytecodes)]:
+    for moment in random.Random(kept).sample(range(bytecodes), MOMENTS * 6):
         answered, unsent, _ = press(moment)
         assert answered is not bool(unsent), moment
         assert not lost, moment
+
+
+def test_ctrl_c_while_the_progress_bar_ends_is_answered(monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    def press(moment):
+        """Return whether it was answered, and what is left of the moments."""
+        ends = False
+
+        def at_the_end(frame):
+            nonlocal ends
+            ends = ends or frame.f_code is report.Bar.__exit__.__code__
+            return ends
+
+        presses = Presses(signal.SIGINT, [moment], at_the_end)
+        try:
+            with presses:
+                Training(fastbp.SGD)(4)
+        except KeyboardInterrupt:
+            return True, presses.moments
+        return False, presses.moments
+
+    press(-1)
+    for moment in itertools.count():
+        answered, unsent = press(moment)
+        assert answered is not bool(unsent), moment
+        assert not lost, moment
+        if unsent:
+            break
+    assert moment > 30
 
 
 def test_ctrl_c_while_the_progress_bar_dies_is_not_lost(monkeypatch):
