@@ -168,8 +168,9 @@ class Turns:
         with no_collection():
             if self._numbers is None:
                 self._numbers = turn_lengths(self._calls, self._clock, self._known)
-            for call in self._calls.values() if done else ():
-                call()  # what it needs comes back into the caches
+            for name, call in self._calls.items() if done else ():
+                if self._numbers[name] > 1:
+                    call()  # what it needs comes back into the caches
             for i in range(done, rounds):
                 there = list(self._calls)
                 for name in (*there, *reversed(there)):
