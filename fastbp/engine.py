@@ -203,10 +203,12 @@ def _int64(numbers: Array) -> Array:
 
 def _address_of_tile(buffer: Array) -> int:
     """Compile or load the tile for a type; returns where its code begins."""
-    matrix = buffer, 0, 0
-    return jit.address(
-        gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, buffer.dtype.type(1), 0, 0, 0
-    )
+    dtype, matrix = buffer.dtype.char, (buffer, 0, 0)
+    if dtype not in _tiles:
+        _tiles[dtype] = jit.address(
+            gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, buffer.dtype.type(1), 0, 0, 0
+        )
+    return _tiles[dtype]
 
 
 def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
@@ -224,6 +226,8 @@ def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule)
     return code
 
 
-# What is loaded: the addresses of the loop's body, and its shells, serial and parallel.
+# What is loaded: the addresses of the tile and of the loop's body, and its shells, serial and
+# parallel.
+_tiles: dict[str, int] = {}
 _regions: dict[str, int] = {}
 _shells: set[tuple[str, bool]] = set()

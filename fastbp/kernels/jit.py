@@ -266,10 +266,18 @@ def address(compiled: Any, *arguments: Any) -> int:
     if JIT_DISABLED:
         return 0
     signature = tuple(numba.typeof(a) for a in arguments)
-    with global_compiler_lock:  # LLVM has a lock of its own, which no fork may find taken
-        compiled.compile(signature)
-        code = compiled.overloads[signature]
-        return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+    ours = global_compiler_lock.is_locked()
+    try:
+        with global_compiler_lock:  # LLVM has a lock of its own, which no fork may find taken
+            compiled.compile(signature)
+            code = compiled.overloads[signature]
+            return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+    except KeyboardInterrupt:
+        # Between a lock that is taken and its block, Ctrl-C leaves it taken: others would wait for
+        # ever.
+        while global_compiler_lock.is_locked() and not ours:
+            global_compiler_lock.release()
+        raise
 
 
 def compile_all() -> Iterator[str]:

@@ -10,15 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 
 import fastbp
 from fastbp.kernels import jit
 from fastbp.kernels.jit import JIT_DISABLED
+from fastbp.kernels.update import sgd_update
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 PACKAGE = Path(fastbp.__file__).parent
@@ -310,6 +313,39 @@ def test_without_threads_everything_else_is_compiled():
     ready, count = python(code, NUMBA_THREADING_LAYER="nonsense", **own_cache())
     assert len(ready) == count
     assert "_run float32" in ready
+
+
+def test_ctrl_c_leaves_no_lock_behind(monkeypatch):
+    lock, free = jit.global_compiler_lock, []
+    array = np.zeros(3)
+
+    class Lock:
+        def __enter__(self):
+            lock.acquire()
+            raise KeyboardInterrupt  # before the block begins
+
+        def __exit__(self, *exception):
+            raise AssertionError("there is no block")
+
+        def __getattr__(self, name):
+            return getattr(lock, name)
+
+    monkeypatch.setattr(jit, "global_compiler_lock", Lock())
+    with pytest.raises(KeyboardInterrupt):
+        jit.address(sgd_update, array, array, 0.1)
+    monkeypatch.undo()
+
+    def others():
+        free.append(lock._lock.acquire(blocking=False))
+        if free[0]:
+            lock._lock.release()
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    thread.join()
+    if not free[0]:
+        lock.release()
+    assert free == [True]
 
 
 def test_the_users_own_lifted_code_still_compiles():
