@@ -198,6 +198,7 @@ def fit(
         raise ValueError("fit: resume=True without checkpoints, expected the folder that has them")
     whole = True  # whether parameters, batches and history are of the same step
     # Overflow is what divergence looks like; it gets an error of its own, not NumPy's warning.
+    warnings = np.geterr()
     quiet = np.errstate(over="ignore", invalid="ignore")
 
     def report() -> bool:
@@ -256,6 +257,7 @@ def fit(
                 with Held():
                     steps.publish()
     except KeyboardInterrupt:
+        np.seterr(**warnings)  # it may have come just before the block that does so, or after
         with Held():
             steps.publish()  # it may have come just before that above
             if not allow_nonfinite:

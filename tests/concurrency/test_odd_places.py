@@ -23,7 +23,7 @@ import contextlib, json, os, warnings
 if {uid}:
     # Python itself may lie where only we can read: what it needs is loaded as long as we can.
     import argparse, ctypes, datetime, gzip, hashlib, importlib.metadata, numpy.random, pickle
-    import multiprocessing.synchronize, platform, stat, tempfile, threadpoolctl, tqdm.auto
+    import mmap, multiprocessing.synchronize, platform, stat, tempfile, threadpoolctl, tqdm.auto
     import uuid, zipfile
     import codecs
     codecs.lookup("cp437")  # of zip files
