@@ -118,7 +118,7 @@ def gate_cases() -> list[Case]:
 def ratio(case: Case, longer: int = 1) -> float:
     """Return how many times as fast as NumPy fastbp is, with calls built anew."""
     times = measure(case, ("fastbp",), longer * ROUNDS, longer * SECONDS, CLOCK, LEAST_ROUNDS)
-    return times.ratio("reference")
+    return times.ratios["reference"]
 
 
 # What a new process runs; it gets a case's name and how much longer to look.

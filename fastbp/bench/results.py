@@ -24,9 +24,8 @@ def rounded(value: float) -> float:
 
 
 def row(times: Times) -> dict[str, Any]:
-    """Return what is kept of a case: medians, and ratios of the same round."""
+    """Return what is kept of a case: medians, and ratios of neighbouring turns."""
     case = times.case
-    names = [name for name in times.values if name != "fastbp"]
     kept = {
         "operation": case.operation,
         "shape": list(case.shape),
@@ -36,8 +35,8 @@ def row(times: Times) -> dict[str, Any]:
         "flops": rounded(case.flops),
         "bytes": rounded(case.bytes),
         "medians": {name: rounded(times.median(name)) for name in times.values},
-        "ratios": {name: rounded(times.ratio(name)) for name in names if "fastbp" in times.values},
-        "rounds": len(next(iter(times.values.values()))) // 2,
+        "ratios": {name: rounded(ratio) for name, ratio in times.ratios.items()},
+        "rounds": len(times.values["reference"]) // 2,
     }
     return kept | ({"failed": dict(times.failed)} if times.failed else {})
 

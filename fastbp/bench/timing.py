@@ -1,8 +1,8 @@
-"""Times of things that take turns in one process, and ratios of times from the same round.
+"""Times of things that take turns in one process, and ratios of times of neighbours.
 
-A round goes through all of them and back, so that each comes once after another and once after
-itself.  A ratio is the median over all turns of (one's time / the other's, on the same way there or
-back), so what slows the machine down for a while slows both.
+A round goes through all the others and back, with a turn of fastbp before and after each.  A ratio
+is the median over all turns of (another's time / the mean of fastbp's just before and just after),
+so what slows the machine down for a while slows both.
 """
 
 from __future__ import annotations
@@ -52,24 +52,30 @@ class Times:
     ----------
     case : Case
     values : dict of implementation to list of float
-        For each turn, two a round, the seconds a call, or the bytes.
+        For each turn, the seconds a call, or the bytes.
+    beside : dict of implementation to list of float
+        For each turn of another, two a round, the mean of fastbp's before and after it.
     skipped, failed : dict of implementation to str
         Who was left out and who failed here, and why.
     """
 
     case: Case
     values: dict[str, list[float]]
-    skipped: dict[str, str]
+    beside: dict[str, list[float]]
+    skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, implementation: str) -> float:
         """Return the median of the turns."""
         return statistics.median(self.values[implementation])
 
-    def ratio(self, other: str, ours: str = "fastbp") -> float:
-        """Return how many times as much one needs as the other, at the same time."""
-        pairs = zip(self.values[other], self.values[ours], strict=True)
-        return statistics.median(a / b for a, b in pairs)
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as much as fastbp each of the others needs, at the same time."""
+        return {
+            name: statistics.median(a / b for a, b in zip(self.values[name], ours, strict=True))
+            for name, ours in self.beside.items()
+        }
 
 
 class Measurement:
@@ -103,9 +109,10 @@ class Measurement:
         pause = PAUSE_SECONDS if case.threads > 1 else 0.0
         numbers = dict.fromkeys(found.calls, 1) if case.is_process else None
         known = {name: found.seconds[name] for name in found.calls if name in STEADY}
-        self._turns = Turns(found.calls, numbers, pause, clock, known)
+        self._turns = Turns(found.calls, numbers, pause, clock, known, "fastbp")
         self._most = PROCESS_ROUNDS if case.is_process else math.inf
-        self.times = Times(case, self._turns.values, found.skipped, found.failed)
+        turns = self._turns
+        self.times = Times(case, turns.values, turns.beside, found.skipped, found.failed)
 
     def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> Times:
         """Take turns until there are so many rounds, or the least and so many seconds are over."""
@@ -139,11 +146,15 @@ class Turns:
     clock : callable
     known : mapping of name to float
         Seconds that calls are known to take, roughly.
+    ours : str
+        Whose turns lie between those of the others, where it is one of the calls.
 
     Attributes
     ----------
     values : dict of name to list of float
-        What a call took in each turn, two a round.
+        What a call took in each turn: two a round, and one more than the others' for ours.
+    beside : dict of name to list of float
+        What ours took in the turns beside each of another: their mean.
     """
 
     def __init__(
@@ -153,33 +164,49 @@ class Turns:
         pause: float = 0.0,
         clock: Clock = time.perf_counter,
         known: Mapping[str, float] | None = None,
+        ours: str = "",
     ) -> None:
         self._calls, self._pause, self._clock = calls, pause, clock
         self._numbers, self._known = numbers, known or {}
-        self._seconds = 0.0
+        self._ours = ours if ours in calls else None
+        self._others = [name for name in calls if name != self._ours]
+        self._rounds, self._seconds = 0, 0.0
         self.values: dict[str, list[float]] = {name: [] for name in calls}
+        self.beside: dict[str, list[float]] = {name: [] for name in self._others if self._ours}
 
     def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> None:
         """Take turns until there are so many rounds, or the least and so many seconds are over."""
-        done = len(next(iter(self.values.values()))) // 2
-        if done >= rounds or (done >= least and self._seconds > seconds):
+        if self._rounds >= rounds or (self._rounds >= least and self._seconds > seconds):
             return
         begin = time.perf_counter() - self._seconds
         with no_collection():
             if self._numbers is None:
                 self._numbers = turn_lengths(self._calls, self._clock, self._known)
-            for name, call in self._calls.items() if done else ():
+            for name, call in self._calls.items() if self._rounds else ():
                 if self._numbers[name] > 1:
                     call()  # what it needs comes back into the caches
-            for i in range(done, rounds):
-                there = list(self._calls)
-                for name in (*there, *reversed(there)):
-                    taken = value(self._calls[name], self._numbers[name], self._clock)
-                    self.values[name].append(taken)
-                    time.sleep(self._pause)
+            while self._rounds < rounds:
+                self._round(self._numbers)
+                self._rounds += 1
                 self._seconds = time.perf_counter() - begin
-                if i + 1 >= least and self._seconds > seconds:
+                if self._rounds >= least and self._seconds > seconds:
                     break
+
+    def _round(self, numbers: Mapping[str, int]) -> None:
+        """Take turns through all the others and back."""
+
+        def turn(name: str) -> None:
+            self.values[name].append(value(self._calls[name], numbers[name], self._clock))
+            time.sleep(self._pause)
+
+        if self._ours:
+            turn(self._ours)
+        for name in (*self._others, *reversed(self._others)):
+            turn(name)
+            if self._ours:
+                turn(self._ours)
+                before, after = self.values[self._ours][-2:]
+                self.beside[name].append((before + after) / 2)
 
 
 def keep_memory() -> None:

@@ -18,7 +18,7 @@ from .options import CommandFailed, UsageError, positive_int
 
 # A quick run gives each case so long.  It goes through all cases more than once: a machine that is
 # slow for some seconds is so for a part of each case's rounds, and not for all of a few cases'.
-QUICK_SECONDS, QUICK_ROUNDS, QUICK_PASSES = 1.4, 12, 3
+QUICK_SECONDS, QUICK_ROUNDS, QUICK_PASSES = 2.4, 5, 5
 
 
 def add_to(commands: Any) -> None:

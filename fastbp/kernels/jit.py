@@ -273,8 +273,7 @@ def address(compiled: Any, *arguments: Any) -> int:
             code = compiled.overloads[signature]
             return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
     except KeyboardInterrupt:
-        # Between a lock that is taken and its block, Ctrl-C leaves it taken: others would wait for
-        # ever.
+        # Ctrl-C between a lock that is taken and its block leaves it taken, and others waiting.
         while global_compiler_lock.is_locked() and not ours:
             global_compiler_lock.release()
         raise

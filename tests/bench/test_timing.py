@@ -13,10 +13,14 @@ from fastbp.bench.timing import Times, Turns, measure, no_collection, turn_lengt
 CASE = next(c for c in all_cases((1,)) if c.operation == "kernel relu_forward")
 
 
-def test_ratios_are_of_the_same_round():
-    times = Times(CASE, {"reference": [3.0, 30.0, 6.0], "fastbp": [1.0, 10.0, 2.0]}, {})
-    assert times.ratio("reference") == 3
-    assert times.ratio("fastbp", "reference") == pytest.approx(1 / 3)
+def test_ratios_are_of_neighbours():
+    """The machine is ten times as slow during the second turn."""
+    times = Times(
+        CASE,
+        {"reference": [3.0, 30.0, 6.0], "fastbp": [1.0, 1.0, 19.0, 1.0]},
+        {"reference": [1.0, 10.0, 2.0]},
+    )
+    assert times.ratios == {"reference": 3}
     assert times.median("reference") == 6
 
 
@@ -27,6 +31,24 @@ def test_turns_are_taken_there_and_back():
     turns.take(2)
     assert "".join(order) == 2 * ("aabbcc" + "ccbbaa")
     assert {name: len(found) for name, found in turns.values.items()} == {"a": 4, "b": 4, "c": 4}
+    assert turns.beside == {}
+
+
+def test_ours_lie_between_those_of_the_others():
+    now, order = 0.0, []
+
+    def call(name):
+        nonlocal now
+        order.append(name)
+        now += len(order)
+
+    calls = {name: lambda name=name: call(name) for name in "aob"}
+    turns = Turns(calls, dict.fromkeys(calls, 1), clock=lambda: now, ours="o")
+    turns.take(1)
+    assert "".join(order) == "oaobobo" + "ao"
+    # The n-th call takes n seconds, and so do its neighbours on average.
+    assert turns.values == {"a": [2, 8], "o": [1, 3, 5, 7, 9], "b": [4, 6]}
+    assert turns.beside == {"a": [2, 8], "b": [4, 6]}
 
 
 def test_turns_that_are_left_go_on():
