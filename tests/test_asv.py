@@ -104,7 +104,7 @@ def test_a_series_runs(of, method):
 
 def test_ratios_are_of_what_was_measured(monkeypatch):
     monkeypatch.setattr(bench_ratios, "ROUNDS", 3)
-    relu = "relu forward + backward, 1000 x 50 float32"
+    relu = "relu forward + backward, 100 x 50 float32"
     assert bench_ratios.Speedup().track_over_numpy(relu) > 0
     assert bench_ratios.Backpropagation().track_over_numerical(1) > 1
     affine = "affine forward + backward, 1000 x 784-50 float32"

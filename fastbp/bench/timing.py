@@ -35,8 +35,8 @@ STEPS, MOST_CALLS = 4, 2**20
 # On several threads those of the last turn get some time to stop spinning.
 PAUSE_SECONDS = 0.005
 ROUNDS = 8
-# A process is started in so many rounds.
-PROCESS_ROUNDS = 2
+# A process is started in so many rounds, fastbp's in every second turn.
+PROCESS_ROUNDS = 1
 # A case whose calls are slow has fewer rounds, but not fewer than these.
 CASE_SECONDS, LEAST_ROUNDS = 3.0, 2
 # Of glibc's <malloc.h>: when it gives memory back to the system, and which arrays get mappings of
@@ -53,15 +53,15 @@ class Times:
     case : Case
     values : dict of implementation to list of float
         For each turn, the seconds a call, or the bytes.
-    beside : dict of implementation to list of float
-        For each turn of another, two a round, the mean of fastbp's before and after it.
+    relative : dict of implementation to list of float
+        For each turn of another, two a round: in units of fastbp's mean before and after it.
     skipped, failed : dict of implementation to str
         Who was left out and who failed here, and why.
     """
 
     case: Case
     values: dict[str, list[float]]
-    beside: dict[str, list[float]]
+    relative: dict[str, list[float]]
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -72,10 +72,7 @@ class Times:
     @property
     def ratios(self) -> dict[str, float]:
         """How many times as much as fastbp each of the others needs, at the same time."""
-        return {
-            name: statistics.median(a / b for a, b in zip(self.values[name], ours, strict=True))
-            for name, ours in self.beside.items()
-        }
+        return {name: statistics.median(turns) for name, turns in self.relative.items()}
 
 
 class Measurement:
@@ -112,7 +109,7 @@ class Measurement:
         self._turns = Turns(found.calls, numbers, pause, clock, known, "fastbp")
         self._most = PROCESS_ROUNDS if case.is_process else math.inf
         turns = self._turns
-        self.times = Times(case, turns.values, turns.beside, found.skipped, found.failed)
+        self.times = Times(case, turns.values, turns.relative, found.skipped, found.failed)
 
     def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> Times:
         """Take turns until there are so many rounds, or the least and so many seconds are over."""
@@ -146,15 +143,15 @@ class Turns:
     clock : callable
     known : mapping of name to float
         Seconds that calls are known to take, roughly.
-    ours : str
+    ours : str, optional
         Whose turns lie between those of the others, where it is one of the calls.
 
     Attributes
     ----------
     values : dict of name to list of float
         What a call took in each turn: two a round, and one more than the others' for ours.
-    beside : dict of name to list of float
-        What ours took in the turns beside each of another: their mean.
+    relative : dict of name to list of float
+        What each of the others took, divided by the mean of ours before and after it.
     """
 
     def __init__(
@@ -164,7 +161,7 @@ class Turns:
         pause: float = 0.0,
         clock: Clock = time.perf_counter,
         known: Mapping[str, float] | None = None,
-        ours: str = "",
+        ours: str | None = None,
     ) -> None:
         self._calls, self._pause, self._clock = calls, pause, clock
         self._numbers, self._known = numbers, known or {}
@@ -172,7 +169,9 @@ class Turns:
         self._others = [name for name in calls if name != self._ours]
         self._rounds, self._seconds = 0, 0.0
         self.values: dict[str, list[float]] = {name: [] for name in calls}
-        self.beside: dict[str, list[float]] = {name: [] for name in self._others if self._ours}
+        self.relative: dict[str, list[float]] = (
+            {name: [] for name in self._others} if self._ours else {}
+        )
 
     def take(self, rounds: int, seconds: float = CASE_SECONDS, least: int = LEAST_ROUNDS) -> None:
         """Take turns until there are so many rounds, or the least and so many seconds are over."""
@@ -205,8 +204,8 @@ class Turns:
             turn(name)
             if self._ours:
                 turn(self._ours)
-                before, after = self.values[self._ours][-2:]
-                self.beside[name].append((before + after) / 2)
+                beside = statistics.fmean(self.values[self._ours][-2:])
+                self.relative[name].append(self.values[name][-1] / beside)
 
 
 def keep_memory() -> None:

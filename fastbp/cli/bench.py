@@ -58,7 +58,10 @@ def add_to(commands: Any) -> None:
         "--threads", type=positive_int, nargs="+", default=[1], metavar="N", help="default: 1"
     )
     group.add_argument(
-        "--rounds", type=positive_int, metavar="N", help="through all and back (8; with --quick 12)"
+        "--rounds",
+        type=positive_int,
+        metavar="N",
+        help=f"through all and back (8; with --quick {QUICK_ROUNDS})",
     )
     group.add_argument("--list", action="store_true", help="print the operations and end")
     group = parser.add_argument_group("files")

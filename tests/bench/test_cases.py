@@ -24,7 +24,7 @@ from fastbp.threads import available_cpus
 TABLE = all_cases((1, 2))
 # On two threads the rows that tell most: most of the others do the same there.
 SHORT = [c for c in TABLE if c.threads == 1 and not c.long]
-SHORT += [c for c in quick_cases((2,)) if not c.operation.startswith("training to")]
+SHORT += quick_cases((2,))
 HERE = [n for n in IMPLEMENTATIONS if n not in ON_REQUEST and missing(n) is None]
 
 
