@@ -54,6 +54,7 @@ class Model:
         if self.eps:
             losses = guarded_loss(p, t, self.eps)
         dout = (p * rows.sum(1, keepdims=True) - rows) / len(x)
+        self.subtracted = (p * np.abs(rows).sum(1, keepdims=True) + np.abs(rows)) / len(x)
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
         grads = {}
@@ -62,6 +63,21 @@ class Model:
             grads[f"W{i}"] = affine.dW + self.decay * affine.W
             grads[f"b{i}"] = affine.db
         return losses, grads
+
+    def cancellation(self):
+        """Return, after `losses`, how large the gradients were had p and t been added up.
+
+        Where a row is nearly certain, p - t is small, with the rounding errors of numbers near 1.
+        """
+        dout, sizes = self.subtracted, {}
+        affines = sum(isinstance(layer, plain.Affine) for layer in self.layers)
+        for layer in reversed(self.layers):
+            if isinstance(layer, plain.Affine):
+                sizes[f"W{affines}"], sizes[f"b{affines}"] = np.abs(layer.x).T @ dout, dout.sum(0)
+                dout, affines = dout @ np.abs(layer.W).T, affines - 1
+            else:
+                dout = layer.backward(dout)
+        return sizes
 
     def penalty(self):
         weights = (p for key, p in self.params.items() if key[0] == "W")

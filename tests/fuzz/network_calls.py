@@ -183,6 +183,7 @@ def _method(judge, r, net, model):
         require_fitting(t, len(rows), C, single)
         with np.errstate(all="ignore"):
             losses, grads = model.losses(double(rows), t)
+            cancelled = model.cancellation()
         largest = np.nanmax(np.where(np.isfinite(losses), losses, 0), initial=1)
         _, size = model.logits(double(rows))
         size = np.max(size, initial=1, where=np.isfinite(size))
@@ -198,7 +199,7 @@ def _method(judge, r, net, model):
             y, scale = model.logits(double(rows))
             accuracy = _accuracy(y, scale, t, net.dtype)
             return accuracy if method == "accuracy" else (loss, accuracy)
-        wants = _gradients(grads, net, rows, size)
+        wants = _gradients(grads, cancelled, net, rows, size)
         return wants if method == "gradient" else (loss, wants)
 
     judge.call(f"Network.{method}", getattr(net, method), given, oracle)
@@ -218,22 +219,19 @@ def _accuracy(y, scale, t, dtype):
     return Want(np.mean(y.argmax(1) == labels), np.float64)
 
 
-def _gradients(grads, net, rows, size):
+def _gradients(grads, cancelled, net, rows, size):
     """Return what gradients must be near; at a kink of ReLU rounding decides."""
     if not all(np.isfinite(g).all() for g in grads.values()):
         return ANYTHING
-    dtype = net.dtype
-    if net.activation == "relu" and len(net.sizes) > 2 and dtype == np.float32:
-        return ANYTHING if near_kink(net, rows) else _wants(grads, dtype, size)
-    return _wants(grads, dtype, size)
-
-
-def _wants(grads, dtype, size):
+    kinks = net.activation == "relu" and len(net.sizes) > 2 and net.dtype == np.float32
+    if kinks and near_kink(net, rows):
+        return ANYTHING
     top = max((np.abs(g).max(initial=0) for g in grads.values()), default=0)
-    # Where a row is nearly certain, p - t keeps the rounding error of p near 1, however small the
-    # gradients are: the inputs' size times some units.
-    scale = (top + 1 / 16) * min(size, 1e6)
-    return {key: Want(g, dtype, 256, scale) for key, g in grads.items()}
+    scale = (top + 1e-3) * min(size, 1e6)
+    # 256 units of what was added up, and 4 of what was p - t before it was small.
+    return {
+        key: Want(g, net.dtype, 256, scale + cancelled[key] * (4 / 256)) for key, g in grads.items()
+    }
 
 
 def network_differences(judge, r):
