@@ -3,6 +3,7 @@
 import numpy as np
 
 import fastbp
+from fastbp import reference
 from fastbp.reference import layers as plain
 
 from .judge import Refusal
@@ -19,6 +20,23 @@ class Affine(plain.Affine):
     def backward(self, dout):
         self.dW, self.db = np.matmul(self.x.T, dout), dout.sum(0)
         return np.matmul(dout, self.W.T)
+
+
+class Adam(reference.Adam):
+    """Without the book's difference ``g*g - v``, in which a small g after a large one is lost."""
+
+    def update(self, params, grads):
+        self.iter += 1
+        lr_t = self.lr * np.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
+        for key, g in grads.items():
+            self.m[key] = self.beta1 * self.m.get(key, 0) + (1 - self.beta1) * g
+            self.v[key] = self.beta2 * self.v.get(key, 0) + (1 - self.beta2) * g * g
+            params[key] -= lr_t * self.m[key] / (np.sqrt(self.v[key]) + 1e-7)
+
+
+def rule_like(name, *rates):
+    """Return an optimizer in NumPy."""
+    return Adam(*rates) if name == "Adam" else getattr(reference, name)(*rates)
 
 
 class Model:

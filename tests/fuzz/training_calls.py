@@ -7,12 +7,11 @@ import numpy as np
 import scipy.sparse
 
 import fastbp
-from fastbp import reference
 
 from .arguments import Breaker, count, fixed, real
 from .judge import ANYTHING, Finding, Given, Refusal, Want
 from .losses import double
-from .model import built, near_kink, require_fitting, units
+from .model import built, near_kink, require_fitting, rule_like, units
 
 # --- optimizers ----------------------------------------------------------------------------------
 
@@ -38,7 +37,7 @@ def optimizer(judge, r):
     rule = judge.call(name, getattr(fastbp, name), given, lambda *_: ANYTHING)
     if rule is None or not 1e-6 < rule.lr < 10:
         return
-    model = getattr(reference, name)(*(g.value for g in given))
+    model = rule_like(name, *(g.value for g in given))
     dtype = r.choice((np.float32, np.float64))
     shapes = {"W1": r.choice(((3, 4), (1, 1), (17, 2), (0, 3))), "b1": (r.choice((1, 4, 33)),)}
     params = {key: breaker.floats(*shape, dtype=dtype) for key, shape in shapes.items()}
@@ -170,7 +169,11 @@ def _follow(judge, history, net, model, rows, t, limits, name):
             batches += [order[i : i + size] for i in range(0, N, size)]
     else:
         batches = rng.integers(0, N, (steps, size))
-    rule, losses = getattr(reference, name)(0.01), []
+    if limits["optimizer"].value is None:
+        name, lr = "SGD", 0.1  # fit's own
+    else:
+        lr = 0.01
+    rule, losses = rule_like(name, lr), []
     x = double(rows).reshape(N, -1)
     kinks = False
     for batch in batches[:steps]:
