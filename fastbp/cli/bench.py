@@ -16,9 +16,9 @@ from typing import Any
 from . import bench_gate
 from .options import CommandFailed, UsageError, positive_int
 
-# A quick run gives each case so long.  It goes through all cases more than once: a machine that is
-# slow for some seconds is so for a part of each case's rounds, and not for all of a few cases'.
-QUICK_SECONDS, QUICK_ROUNDS, QUICK_PASSES = 2.4, 5, 5
+# A quick run stops a case after so long.  It goes through all cases more than once: a machine that
+# is slow for some seconds is so for a part of each case's rounds, and not for all of a few cases'.
+QUICK_SECONDS, QUICK_PASSES = 2.8, 5
 
 
 def add_to(commands: Any) -> None:
@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
         "--rounds",
         type=positive_int,
         metavar="N",
-        help=f"through all and back (8; with --quick {QUICK_ROUNDS})",
+        help="through all and back, fewer where a call is slow (default: 8)",
     )
     group.add_argument("--list", action="store_true", help="print the operations and end")
     group = parser.add_argument_group("files")
@@ -201,9 +201,8 @@ def _measured(
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     wrong = 0
-    rounds, seconds, passes = options.rounds or ROUNDS, CASE_SECONDS, 1
-    if options.quick:
-        rounds, seconds, passes = options.rounds or QUICK_ROUNDS, QUICK_SECONDS, QUICK_PASSES
+    rounds = options.rounds or ROUNDS
+    seconds, passes = (QUICK_SECONDS, QUICK_PASSES) if options.quick else (CASE_SECONDS, 1)
     shown = {"flops": limits().flops, "cache": limits().cache}
     begun: list[Measurement] = []
 
