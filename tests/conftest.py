@@ -1,6 +1,7 @@
 """Fixtures for all tests: the thread counts, real MNIST, and a home folder of the tests' own."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from fastbp.threads import available_cpus
 # but where all processors are busy it keeps the other thread from its place for milliseconds: the
 # tests on two threads then take four times as long.  Before any of them has started.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
