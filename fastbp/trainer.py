@@ -7,6 +7,7 @@ stops on Ctrl-C or when the loss is no longer a number.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from ._arrays import (
     require_finite,
     require_numbers,
 )
-from ._interrupt import Held
+from ._interrupt import Held, Taken
 from .checkpoints import CheckpointError, Checkpoints, Keeper
 from .examples import SparseRows
 from .history import History
@@ -245,7 +246,9 @@ def fit(
             keeper.save()
 
     try:
-        with quiet, Bar(total, len(history), progress) as bar:
+        # Callbacks are to find SIGINT as the user has left it.
+        taken = contextlib.nullcontext() if callbacks else Taken()
+        with quiet, taken, Bar(total, len(history), progress) as bar:
             try:
                 train()
             except DivergedError:

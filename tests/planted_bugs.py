@@ -755,6 +755,13 @@ BUGS = [
         "faults/test_interrupts.py",
     ),
     Bug(
+        "callbacks find another handler of Ctrl-C than the user's",
+        "trainer.py",
+        "contextlib.nullcontext() if callbacks else Taken()",
+        "Taken()",
+        "faults/test_interrupts.py",
+    ),
+    Bug(
         "what handles Ctrl-C is not given back when a second one comes through",
         "_interrupt.py",
         "    _give_back()\n    raise KeyboardInterrupt",

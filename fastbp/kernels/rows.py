@@ -39,7 +39,27 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], nothing: float) -> Any:
         row = context.make_array(array)(context, builder, arguments[0])
         size = builder.extract_value(row.shape, 0)
         empty = ir.Constant(emit.vector(width), [nothing] * width)
-        chains = [cgutils.alloca_once_value(builder, empty) for _ in range(CHAINS)]
+        result = cgutils.alloca_once(builder, emit.vector(width))
+        is_short = builder.icmp_signed("<=", size, constant(width))
+        with builder.if_else(is_short) as (short, long):
+            with short:  # ten classes: one vector
+                builder.store(emit.load_some(row.data, size, empty), result)
+            with long:
+                builder.store(in_chains(builder, emit, row.data, size, empty), result)
+        left = builder.load(result)
+        while width > 1:  # its halves combined, until one lane is left
+            width //= 2
+            halves = (emit.select_lanes(left, left, list(range(i, i + width))) for i in (0, width))
+            left = combine(builder, *halves)
+        return builder.extract_element(left, ir.Constant(INT32, 0))
+
+    def in_chains(builder: Any, emit: Any, data: Any, size: Any, empty: Any) -> Any:
+        """Combine the elements of a row of several vectors to one."""
+        width = empty.type.count
+        chains = []
+        for _ in range(CHAINS):
+            chains.append(cgutils.alloca_once(builder, empty.type))
+            builder.store(empty, chains[-1])
 
         def add(chain: Any, value: Any) -> None:
             builder.store(combine(builder, builder.load(chain), value), chain)
@@ -50,23 +70,17 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], nothing: float) -> Any:
         with cgutils.for_range_slice(builder, constant(0), chained, step, inc=True) as (start, _):
             for i, chain in enumerate(chains):
                 at = builder.add(start, constant(i * width))
-                add(chain, emit.load(emit.at(row.data, at), width))
+                add(chain, emit.load(emit.at(data, at), width))
         step = constant(width)
         with cgutils.for_range_slice(builder, chained, whole, step, inc=True) as (start, _):
-            add(chains[0], emit.load(emit.at(row.data, start), width))
+            add(chains[0], emit.load(emit.at(data, start), width))
         with builder.if_then(builder.icmp_signed("<", whole, size)):
-            left = builder.sub(size, whole)
-            add(chains[0], emit.load_some(emit.at(row.data, whole), left, empty))
-
+            rest = builder.sub(size, whole)
+            add(chains[0], emit.load_some(emit.at(data, whole), rest, empty))
         first, *others = (builder.load(chain) for chain in chains)
         for other in others:
             first = combine(builder, first, other)
-        half = width // 2
-        while half:
-            turned = [(lane + half) % width for lane in range(width)]
-            first = combine(builder, first, emit.select_lanes(first, first, turned))
-            half //= 2
-        return builder.extract_element(first, ir.Constant(INT32, 0))
+        return first
 
     def reduce(typing: Any, row: Any) -> Any:
         return (row.dtype(row), generate) if is_flat(row) else None

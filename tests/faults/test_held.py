@@ -11,7 +11,7 @@ import pytest
 from presses import Presses
 
 from fastbp import _interrupt
-from fastbp._interrupt import Answered, Held, Termination
+from fastbp._interrupt import Answered, Held, Taken, Termination
 
 
 def inside(frame):
@@ -19,12 +19,12 @@ def inside(frame):
     return frame.f_code.co_filename != __file__ or frame.f_code.co_name == "block"
 
 
-def attempt(number, moments, kind=Held):
+def attempt(number, moments, kind=Held, around=contextlib.nullcontext):
     """Return how far a block came, whether it was interrupted, and the signals not sent."""
     done, stopped = [], False
 
     def block():
-        with kind():
+        with around(), kind():
             done.append("half")
             done.append("whole")
 
@@ -43,31 +43,39 @@ def number(request):
     number = getattr(signal, request.param)
     with Termination() as termination:
         yield number
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.getsignal(signal.SIGTERM) is termination
-        assert _interrupt._hold is None
+        assert_nothing_is_left()
 
 
-def test_a_signal_at_any_moment_is_answered_and_never_in_the_middle(number):
+def assert_nothing_is_left(*moments):
+    """What handles Ctrl-C is Python's own, and nobody holds it."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, moments
+    assert (_interrupt._hold, _interrupt._taken) == (None, None), moments
+
+
+both_ways = pytest.mark.parametrize("around", [contextlib.nullcontext, Taken])
+
+
+@both_ways
+def test_a_signal_at_any_moment_is_answered_and_never_in_the_middle(number, around):
     for moment in itertools.count():
-        done, stopped, unsent = attempt(number, [moment])
+        done, stopped, unsent = attempt(number, [moment], Held, around)
         assert stopped is not bool(unsent), moment
         assert done in ([], ["half", "whole"]), moment
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, moment
-        assert _interrupt._hold is None, moment
+        assert_nothing_is_left(moment)
         if unsent:
             break
     assert moment > 30  # there was something to interrupt
 
 
-def test_two_signals_at_any_moments_are_answered(number):
+@both_ways
+def test_two_signals_at_any_moments_are_answered(number, around):
     halves = 0
     for first, between in itertools.product(range(0, 1000, 3), (1, 2, 5, 20)):
-        done, stopped, unsent = attempt(number, [first, first + between])
+        done, stopped, unsent = attempt(number, [first, first + between], Held, around)
         halves += done == ["half"]
         assert stopped is (len(unsent) < 2)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, (first, between)
-        assert _interrupt._hold is None, (first, between)
+        assert_nothing_is_left(first, between)
         if len(unsent) == 2:
             break
     assert unsent
@@ -81,6 +89,26 @@ def test_a_block_within_a_block_holds_to_the_end_of_the_outer_one():
             signal.raise_signal(signal.SIGINT)
         done.append("outer")
     assert done
+
+
+def test_a_block_where_sigint_is_taken_changes_no_handler(monkeypatch):
+    with Taken():
+        taken = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(signal, "signal", None)  # calling it would fail
+        with Held():
+            pass
+        monkeypatch.undo()
+        assert signal.getsignal(signal.SIGINT) is taken is not signal.default_int_handler
+    assert_nothing_is_left()
+
+
+def test_what_is_taken_twice_is_given_back_at_the_end_of_the_outer_block():
+    with Taken():
+        taken = signal.getsignal(signal.SIGINT)
+        with Taken():
+            pass
+        assert signal.getsignal(signal.SIGINT) is taken
+    assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("kind", [Held, Answered])
@@ -114,14 +142,14 @@ def test_what_swallows_a_signal_only_delays_it(number):
     assert done == ["swallowed"]
 
 
-def test_a_signal_at_any_moment_is_answered_at_once(number):
+@both_ways
+def test_a_signal_at_any_moment_is_answered_at_once(number, around):
     halves = 0
     for moment in itertools.count():
-        done, stopped, unsent = attempt(number, [moment], Answered)
+        done, stopped, unsent = attempt(number, [moment], Answered, around)
         halves += done == ["half"]
         assert stopped is not bool(unsent), moment
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, moment
-        assert _interrupt._hold is None, moment
+        assert_nothing_is_left(moment)
         if unsent:
             break
     assert halves
@@ -154,21 +182,23 @@ def test_a_child_that_another_thread_forks_answers():
 
 
 @pytest.mark.parametrize("handler", [lambda *_: None, signal.SIG_IGN], ids=["own", "ignored"])
-def test_a_handler_of_the_users_own_stays(handler):
+@both_ways
+def test_a_handler_of_the_users_own_stays(handler, around):
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with Held():
+        with around(), Held():
             assert signal.getsignal(signal.SIGINT) is handler
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_another_thread_holds_nothing_back():
+@both_ways
+def test_another_thread_holds_nothing_back(around):
     found = []
 
     def work():
-        with Held():
+        with around(), Held():
             found.append((signal.getsignal(signal.SIGINT), _interrupt._hold))
 
     thread = threading.Thread(target=work)

@@ -331,6 +331,16 @@ def test_code_is_compiled_where_ctrl_c_is_answered(tmp_path, monkeypatch):
     assert True in held  # when it is there already
 
 
+def test_callbacks_find_sigint_as_it_was():
+    found = []
+    (x, t), _ = fastbp.load_digits()
+    network = fastbp.TwoLayerNet(64, 5, 10)
+    fastbp.fit(
+        network, x, t, epochs=1, callbacks=[lambda _: found.append(signal.getsignal(signal.SIGINT))]
+    )
+    assert found == [signal.default_int_handler] * 2
+
+
 # --- fastbp train --------------------------------------------------------------------------------
 
 
