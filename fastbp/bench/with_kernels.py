@@ -42,8 +42,8 @@ def ours(name: str, data: LayerData) -> Call:
     if name.endswith("_update"):
         return _update(kernel, name, data)
     N = len(data.a)
-    out, y = aligned(data.a), aligned(data.a)
-    mask, b, db = aligned(data.a > 0), aligned(data.b), aligned(data.b)
+    out, y, mask = aligned(data.a, 2), aligned(data.a, 4), aligned(data.a > 0, 4)
+    b, db = aligned(data.b, 3), aligned(data.b, 4)
     scale = out.dtype.type(1 / N)
     if name == "relu_backward":
         relu.relu_forward(y, mask, data.a)
@@ -109,9 +109,9 @@ def _returning(kernel: Callable[..., object], arguments: tuple[Any, ...]) -> Cal
 def _update(kernel: Callable[..., object], name: str, data: LayerData) -> Call:
     """Return a call of an optimizer's kernel, with the numbers of its first step."""
     T = data.a.dtype.type
-    param, grad = aligned(data.a), data.dout.reshape(-1)
+    param, grad = aligned(data.a, 2), data.dout.reshape(-1)
     flat = param.reshape(-1)
-    state = [aligned(np.zeros_like(flat)) for _ in range(2)]
+    state = [aligned(np.zeros_like(flat), place) for place in (3, 4)]
     lr = RATES.get(KERNELS[name][1][0], DEFAULT_RATE)
     eps = 1e-7
     slots, numbers = {

@@ -52,11 +52,19 @@ def write_floors(path, *floors):
 
 
 def test_a_floor_is_half_way_between_least_and_slow():
-    found = gate.floor_of("a case", [8.0, 10.0, 9.0])
+    found = gate.floor_of("a case", [9.0, 8.0, 10.0])
     assert found.floor == pytest.approx(math.sqrt(8 * 10 / 1.6), abs=1e-3)
     assert (found.median, found.least, found.most, found.runs) == (9, 8, 10, 3)
     assert not found.is_narrow
     assert gate.floor_of("a case", [6.5, 10.0]).is_narrow
+
+
+def test_the_least_is_what_three_looks_alike_have_shown():
+    quiet, busy = [9.0, 9.5, 4.0, 4.0, 8.0, 9.2], [10.0, 5.0, 5.0, 7.0, 5.0, 5.0]
+    in_turn = [ratio for pair in zip(quiet, busy, strict=True) for ratio in pair]
+    assert gate.floor_of("a case", in_turn).least == 7
+    assert gate.floor_of("a case", [8.0, 6.0, 7.0]).least == 6
+    assert gate.floor_of("a case", [8.0]).least == 8
 
 
 @needs_toml
