@@ -51,11 +51,12 @@ def test_numpy_computes_no_gradient_that_nobody_uses(monkeypatch):
     assert rows == [(50, 10)]
 
 
-def test_arrays_begin_at_cache_lines():
+def test_arrays_begin_at_cache_lines_each_elsewhere_in_a_page():
     data = with_numpy.layer_data((1000, 50), "float32")
-    arrays = vars(data).values()
+    arrays = [*vars(data).values()]
     assert all(array.ctypes.data % 64 == 0 and array.flags.c_contiguous for array in arrays)
-    found = with_numpy.aligned(np.arange(6.0).reshape(2, 3).T)
+    assert len({arrays[i].ctypes.data % 4096 for i in range(len(with_numpy.PLACES))}) == 5
+    found = with_numpy.aligned(np.arange(6.0).reshape(2, 3).T, 2)
     assert found.tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
