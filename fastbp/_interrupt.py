@@ -87,8 +87,8 @@ class Answered(Held):
 class Taken:
     """Within it SIGINT is taken once, and a :class:`Held` costs 1 us instead of 15.
 
-    Ctrl-C raises as without it.  No code of the user's may run within it: that would find another
-    handler than their own, and might leave one.
+    Ctrl-C raises as without it.  Callbacks are not to run within it: they would find another
+    handler than the user's, and might leave one.
     """
 
     # As for Held: whatever raises within it is _press, and that gives back first.
