@@ -5,7 +5,9 @@ ratios.  What falls short of its floor is timed for longer, twice, before it fai
 process each time: where code and arrays came to lie in memory can cost a quarter.
 
 A floor stands half-way, as ratios go, between the least that unchanged code has shown, in as many
-looks, and the most that the same code, 1.6 times as slow, would have.
+looks, and the most that the same code, 1.6 times as slow, would have.  Ratios depend on the
+processor (one with wider multipliers is kinder to fastbp than to NumPy), so each has floors of its
+own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +191,9 @@ def floors_text(floors: Sequence[Floor]) -> str:
     """Return the file of floors."""
     lines = [
         "# What each case must reach, in times as fast as NumPy, timed in turn on one thread.",
-        "# Written by `fastbp bench gate --write-floors`; a floor stands half-way between the",
-        f"# least of {len(LOOKS)} looks and the most of code {SLOWDOWN} times as slow.",
+        "# `fastbp bench gate --write-floors` writes those of the processor it runs on; a floor",
+        f"# stands half-way between the least of {len(LOOKS)} looks and the most of code "
+        f"{SLOWDOWN} times as slow.",
     ]
     for floor in floors:
         lines.append("\n[[case]]")
@@ -199,14 +203,14 @@ def floors_text(floors: Sequence[Floor]) -> str:
 
 
 def read_floors(path: Path) -> list[Floor]:
-    """Return the floors of a file.
+    """Return the floors of a file, of all processors.
 
     Raises
     ------
     OSError
         When there is none.
     ValueError
-        When it is no file of floors, or its cases are not exactly those of the gate.
+        When it is no file of floors, or has a case twice for the same processor.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -219,20 +223,56 @@ def read_floors(path: Path) -> list[Floor]:
         raise ValueError(f"it is no file of floors ({error})") from error
     for floor in floors:
         require_numbers(floor)
-    named = [floor.name for floor in floors]
+    stands = Counter((floor.name, floor.machine) for floor in floors)
+    for (name, processor), times in stands.items():
+        if times > 1:
+            raise ValueError(f"{name!r} stands there {times} times for {processor}")
+    return floors
+
+
+def floors_of(processor: str, floors: Sequence[Floor]) -> list[Floor]:
+    """Return the floor of each of the gate's cases on a processor.
+
+    Where none was measured on it, the lowest of the others' stands in: it gives no false alarm on
+    a processor that is no worse for fastbp than they are, and notices less.
+
+    Raises
+    ------
+    ValueError
+        When the floors' cases are not exactly those of the gate.
+    """
     known = [case.name for case in gate_cases()]
-    for name in named:
-        if name not in known:
-            raise ValueError(f"{name!r} is no case of the gate")
-        if named.count(name) > 1:
-            raise ValueError(f"{name!r} stands there {named.count(name)} times")
-    missing = [name for name in known if name not in named]
+    for floor in floors:
+        if floor.name not in known:
+            raise ValueError(f"{floor.name!r} is no case of the gate")
+    found, missing = [], []
+    for name in known:
+        others = [floor for floor in floors if floor.name == name]
+        here = [floor for floor in others if floor.machine == processor]
+        if here or others:
+            found.append(min(here or others, key=lambda floor: floor.floor))
+        else:
+            missing.append(name)
     if missing:
         raise ValueError(
             f"{len(missing)} of the gate's {len(known)} cases have no floor: {missing[0]!r}"
             + (" and others" if len(missing) > 1 else "")
         )
-    return floors
+    return found
+
+
+def renew(path: Path, floors: Sequence[Floor]) -> list[Floor]:
+    """Return the floors, and behind them those that the file has of other processors.
+
+    Raises
+    ------
+    OSError, ValueError
+        When there is a file that can't be read: what it has would be lost.
+    """
+    before = read_floors(path) if path.exists() else []
+    known = [case.name for case in gate_cases()]
+    mine = machine.processor()
+    return [*floors, *(old for old in before if old.machine != mine and old.name in known)]
 
 
 def require_numbers(floor: Floor) -> None:

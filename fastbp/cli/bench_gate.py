@@ -80,13 +80,15 @@ def _gate(path: Path) -> int:
     """Judge every case; returns 1 when one falls short."""
     from ..bench import gate, machine
 
-    try:
-        floors = gate.read_floors(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"argument --floors: {path}: {reason}") from error
-    if any(floor.machine != machine.processor() for floor in floors):
-        print(f"floors of {floors[0].machine}; this is {machine.processor()}")
+    here = machine.processor()
+    with _telling_of(path):
+        floors = gate.floors_of(here, gate.read_floors(path))
+    others = sorted({floor.machine for floor in floors} - {here})
+    if others:
+        print(
+            f"no floors of {here}: the lowest of others' stand in ({'; '.join(others)}), which may "
+            "be too low or too high; --write-floors measures its own"
+        )
     print(f"{'times as fast as NumPy':<58}{'now':>8}{'floor':>8}{'median':>8}")
     short = []
     for verdict in gate.judge(floors, gate.gate_cases()):
@@ -112,6 +114,16 @@ def _gate(path: Path) -> int:
     return 1 if short else 0
 
 
+@contextlib.contextmanager
+def _telling_of(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of floors into a wrong use."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"argument --floors: {path}: {reason}") from error
+
+
 def _ratios(path: Path) -> int:
     """Write the ratio of each case."""
     from .._files import write_atomically
@@ -131,6 +143,8 @@ def _write_floors(options: argparse.Namespace) -> int:
     from .bench import environment, require_writable
 
     require_writable("--floors", options.floors)
+    with _telling_of(options.floors):
+        gate.renew(options.floors, [])  # before minutes of measuring
     seen: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ratios.json"
@@ -147,7 +161,8 @@ def _write_floors(options: argparse.Namespace) -> int:
                 seen.setdefault(name, []).append(ratio)
             print(f"run {i + 1} of {options.runs}", flush=True)
     floors = [gate.floor_of(name, ratios) for name, ratios in seen.items()]
-    write_atomically(options.floors, gate.floors_text(floors).encode())
+    text = gate.floors_text(gate.renew(options.floors, floors))
+    write_atomically(options.floors, text.encode())
     print(f"\n{'times as fast as NumPy':<58}{'floor':>8}{'least':>8}{'median':>8}{'most':>8}")
     for floor in floors:
         note = "  the runs differ too much" if floor.is_narrow else ""

@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import fastbp
 from benchmarks import prove_gate
-from fastbp.bench import against, commits, gate, with_kernels
+from fastbp.bench import against, commits, gate, machine, with_kernels
 from fastbp.cli import bench_gate, main
 
 ROWS = ("kernel softmax_loss_rows_forward", (1000, 50), "float32")
@@ -38,9 +38,9 @@ def one_case(monkeypatch):
     return case
 
 
-def floor(name, value, median=None):
+def floor(name, value, median=None, machine="a machine"):
     median = median or 1.3 * value
-    return gate.Floor(name, value, median, value, value, 1, "2026-01-02", "a machine")
+    return gate.Floor(name, value, median, value, value, 1, "2026-01-02", machine)
 
 
 def write_floors(path, *floors):
@@ -77,7 +77,20 @@ def test_floors_come_back_from_their_file(tmp_path):
 @needs_toml
 def test_the_floors_here_are_of_the_gates_cases():
     floors = gate.read_floors(FLOORS)
-    assert [floor.name for floor in floors] == [case.name for case in gate.gate_cases()]
+    names = [case.name for case in gate.gate_cases()]
+    processors = dict.fromkeys(floor.machine for floor in floors)
+    assert [(floor.machine, floor.name) for floor in floors] == [
+        (processor, name) for processor in processors for name in names
+    ]
+
+
+def test_a_processor_has_floors_of_its_own_and_else_the_lowest(one_case):
+    old, new = floor(one_case.name, 2.0, machine="old"), floor(one_case.name, 3.0, machine="new")
+    assert gate.floors_of("old", [old, new]) == [old]
+    assert gate.floors_of("new", [old, new]) == [new]
+    assert gate.floors_of("neither", [new, old]) == [old]
+    with pytest.raises(ValueError, match="1 of the gate's 1 cases have no floor"):
+        gate.floors_of("old", [])
 
 
 def test_every_kernel_and_the_loop_are_in_the_gate():
@@ -113,15 +126,17 @@ def test_the_command_says_what_by_how_much_and_how_to_look_closer(one_case, tmp_
     path = write_floors(tmp_path / "floors.toml", floor(one_case.name, 1e6))
     assert main(["bench", "gate", "--floors", str(path)]) == 1
     out = capsys.readouterr().out
-    assert "floors of a machine; this is " in out
+    assert re.match(r"no floors of .*: the lowest of others' stand in \(a machine\)", out)
     assert re.search(rf"{one_case.name} +[\d.]+ *1000000\.00 *1300000\.00  SHORT\n", out)
     assert re.search(r"the floor is 1000000\.00; about [\d.]+ times as slow as on 2026-01-02", out)
     command = f"fastbp bench --only '{ROWS[0]}' --with reference --rounds 50"
     assert f"    closer: {command}\n" in out
     assert out.endswith("1 cases, 1 below the floor\n")
-    path = write_floors(path, floor(one_case.name, 0.001))
+    path = write_floors(path, floor(one_case.name, 0.001, machine=machine.processor()))
     assert main(["bench", "gate", "--floors", str(path)]) == 0
-    assert capsys.readouterr().out.endswith("1 cases, 0 below the floor\n")
+    out = capsys.readouterr().out
+    assert out.startswith("times as fast as NumPy")
+    assert out.endswith("1 cases, 0 below the floor\n")
 
 
 @needs_toml
@@ -159,17 +174,22 @@ def test_every_operation_of_the_gate_has_a_kernel_to_make_slow():
         assert callable(getattr(importlib.import_module(module), name))
 
 
+def measured(monkeypatch, name, *ratios):
+    """Let the runs that floors are written from show these ratios."""
+    left = iter(ratios)
+
+    def run(command, **options):
+        Path(command[-1]).write_text(json.dumps({name: next(left)}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(bench_gate.subprocess, "run", run)
+
+
 def test_ratios_and_the_floors_of_some_runs(one_case, tmp_path, monkeypatch, capsys):
     file = tmp_path / "ratios.json"
     assert main(["bench", "gate", "--ratios", str(file)]) == 0
     assert json.loads(file.read_text())[one_case.name] > 0
-    ratios = iter([3.0, 3.3, 3.1])
-
-    def run(command, **options):
-        Path(command[-1]).write_text(json.dumps({one_case.name: next(ratios)}))
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(bench_gate.subprocess, "run", run)
+    measured(monkeypatch, one_case.name, 3.0, 3.3, 3.1)
     floors = tmp_path / "floors.toml"
     arguments = ["bench", "gate", "--write-floors", "--runs", "3", "--floors", str(floors)]
     assert main(arguments) == 0
@@ -177,6 +197,26 @@ def test_ratios_and_the_floors_of_some_runs(one_case, tmp_path, monkeypatch, cap
     text = floors.read_text(encoding="utf-8")
     assert "median = 3.1\n" in text
     assert "runs = 3\n" in text
+
+
+@needs_toml
+def test_floors_of_other_processors_are_kept(one_case, tmp_path, monkeypatch, capsys):
+    other = floor(one_case.name, 2.0, machine="another")
+    gone = floor("dancing, 2 x 2, float32, 1 thr", 2.0, machine="another")
+    mine = floor(one_case.name, 9.0, machine=machine.processor())
+    path = write_floors(tmp_path / "floors.toml", mine, other, gone)
+    measured(monkeypatch, one_case.name, 3.0)
+    command = ["bench", "gate", "--write-floors", "--runs", "1", "--floors", str(path)]
+    assert main(command) == 0
+    new, kept = gate.read_floors(path)
+    assert (new.machine, new.median) == (machine.processor(), 3.0)
+    assert kept == other
+    path.write_text("[[case", encoding="utf-8")
+    measured(monkeypatch, one_case.name)  # nothing is measured
+    line = refused(capsys, *command[2:])
+    assert "argument --floors: " in line
+    assert "it is no file of floors" in line
+    assert path.read_text(encoding="utf-8") == "[[case"
 
 
 def test_a_clock_that_is_coarse_is_not_the_gates(monkeypatch):
@@ -229,7 +269,7 @@ def test_floors_that_are_not_those_of_the_gate(tmp_path, capsys):
     line = refused(capsys, "--floors", path)
     assert "24 of the gate's 24 cases have no floor: 'kernel relu_forward, 2000 x 50, " in line
     assert line.endswith(" and others")
-    first, *others = gate.read_floors(FLOORS)
+    first, *others = gate.floors_of("nobody's", gate.read_floors(FLOORS))
     line = refused(capsys, "--floors", write_floors(path, *others))
     assert line.endswith(f"1 of the gate's 24 cases have no floor: {first.name!r}")
     line = refused(capsys, "--floors", write_floors(path, first, first, *others))
@@ -497,7 +537,8 @@ def test_a_commit_that_cannot_be_built(tmp_path):
 def test_the_floors_are_of_enough_runs():
     floors = gate.read_floors(FLOORS)
     assert {floor.runs for floor in floors} == {bench_gate.RUNS}
-    assert len({(floor.date, floor.machine) for floor in floors}) == 1
+    processors = {floor.machine for floor in floors}
+    assert len({(floor.date, floor.machine) for floor in floors}) == len(processors)
 
 
 # -- Proving it -----------------------------------------------------------------------------------
