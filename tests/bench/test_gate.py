@@ -59,7 +59,7 @@ def test_a_floor_is_half_way_between_least_and_slow():
     assert gate.floor_of("a case", [6.5, 10.0]).is_narrow
 
 
-def test_the_least_is_what_three_looks_alike_have_shown():
+def test_the_least_is_what_all_looks_alike_have_shown():
     quiet, busy = [9.0, 9.5, 4.0, 4.0, 8.0, 9.2], [10.0, 5.0, 5.0, 7.0, 5.0, 5.0]
     in_turn = [ratio for pair in zip(quiet, busy, strict=True) for ratio in pair]
     assert gate.floor_of("a case", in_turn).least == 7
@@ -106,7 +106,12 @@ def test_every_kernel_and_the_loop_are_in_the_gate():
 
 @pytest.mark.parametrize(
     ("ratios", "looks", "holds"),
-    [([5.0], 1, True), ([1.0, 5.0], 2, True), ([1, 2, 4.1], 3, True), ([1, 2, 3.9], 3, False)],
+    [
+        ([5.0], 1, True),
+        ([1.0, 5.0], 2, True),
+        ([1, 2, 4.1], 3, True),
+        ([1, 2, 3, 1, 3.9], 5, False),
+    ],
 )
 def test_what_falls_short_is_looked_at_again_before_it_fails(one_case, ratios, looks, holds):
     left, asked = list(ratios), []
