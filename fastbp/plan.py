@@ -142,7 +142,7 @@ class Plan:
             np.array([(p.column, p.code, p.start, p.row) for p in table], np.int64),
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
-            np.zeros((len(table), round_up(max(sizes[:-1]), TILE_ROWS) // TILE_ROWS)),
+            np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
             0,  # the address of the tile, known once that is compiled
         )

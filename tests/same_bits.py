@@ -48,6 +48,7 @@ def trainings(T, threads):
     soft = np.full((len(t), C), 1 / C)
     kinds = {
         **{f"fit {name}": (dense, t, (50,), cls) for name, cls in optimizer.OPTIMIZERS.items()},
+        "fit sigmoid": (dense, t, (50, 20), Adam),
         "fit sparse": (sparse, t, (50,), Adam),
         "fit bytes": (sparse.astype(np.uint8), t, (50,), Adam),
         "fit soft targets": (dense, soft, (50,), Adam),
@@ -57,7 +58,10 @@ def trainings(T, threads):
     }
     for name, (x, targets, hidden, cls) in kinds.items():
         for decay in (0.0, 0.01):
-            network = MultiLayerNet(D, list(hidden), C, weight_decay_lambda=decay, dtype=T, seed=0)
+            network = MultiLayerNet(
+                D, list(hidden), C, activation="sigmoid" if "sigmoid" in name else "relu",
+                weight_decay_lambda=decay, dtype=T, seed=0,
+            )  # fmt: skip
             rule = cls(lr=0.001)
             history = fit(
                 network, x, targets, optimizer=rule, batch_size=70, iterations=12, seed=0,
@@ -126,11 +130,12 @@ def run(threads):
     }
 
 
-def in_new_process(threads):
+def in_new_process(threads, **variables):
     """Return the runs for a list of numbers of threads, from a process of their own."""
     program = [sys.executable, "-W", "ignore", __file__, "--threads", *map(str, threads)]
     root = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "NUMBA_NUM_THREADS": str(max(THREADS)), "PYTHONPATH": root}
+    environment.update(variables)
     environment.pop("FASTBP_NUM_THREADS", None)
     done = subprocess.run(
         program, env=environment, capture_output=True, text=True, check=False, timeout=3600

@@ -1,4 +1,7 @@
-"""The same bits on 1, 2 and 4 threads: a short form of ``python tests/same_bits.py``."""
+"""The same bits on 1, 2 and 4 threads, with and without compiled code in the cache.
+
+A short form of ``python tests/same_bits.py``.
+"""
 
 import pytest
 import same_bits
@@ -9,15 +12,29 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled, or it
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Six runs in two processes: each number of threads once in both."""
-    return [run for _ in range(2) for run in same_bits.in_new_process(same_bits.THREADS)]
+def runs(tmp_path_factory):
+    """Six runs: each number of threads in a process that compiles, and in one that need not."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    processes = [
+        same_bits.in_new_process(same_bits.THREADS, FASTBP_CACHE_DIR=cache, FASTBP_CACHE="1")
+        for _ in range(2)
+    ]
+    return [run for process in processes for run in process]
 
 
 def names():
     """Return the results that must not differ, by kind."""
     optimizers = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam")
-    fits = (*optimizers, "sparse", "bytes", "soft targets", "wide", "deep", "no hidden layer")
+    fits = (
+        *optimizers,
+        "sigmoid",
+        "sparse",
+        "bytes",
+        "soft targets",
+        "wide",
+        "deep",
+        "no hidden layer",
+    )
     return [
         *(f"fit {name}, decay {decay}" for name in fits for decay in (0.0, 0.01)),
         *("gradient", "evaluate", "predict", "bias_backward", "softmax", "softmax_loss"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .forward import prefetch_segments
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
@@ -122,6 +120,8 @@ def update(
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         row = panel[ROW]
+        if rule.kind > SGD:
+            clear_padding(net, panel, scratch)
         for g in range(k0, k1, GROUP):
             stop = min(g + GROUP, k1)
             weights = panel[START] + g * row
@@ -160,6 +160,16 @@ def update(
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
             if l > 0 and rule.kind != KEEP:
                 transpose_weights(net, l, p, g, min(stop, layer[INPUTS]))
+
+
+@part
+def clear_padding(net: Any, panel: Any, scratch: int) -> None:
+    """Zero what tiles leave as it is between the rows of a gradient, so that W's stays zero."""
+    width = columns_of_code(panel[CODE], net.buffer)
+    for i in range(GROUP if width < panel[ROW] else 0):
+        padding = view(net.buffer, scratch + i * panel[ROW] + width, panel[ROW] - width)
+        for j in range(padding.size):
+            padding[j] = padding.dtype.type(0)
 
 
 @part
@@ -215,21 +225,20 @@ def update_sparse(
 
 @part
 def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
-    """Sums of the squares of rows k0 to k1 of W, a tile at a time: what weight decay costs."""
-    buffer, layer = net.buffer, row_of(net.layers, l)
+    """Sums of the squares of rows k0 to k1 of W, a group at a time: what weight decay costs."""
+    layer = row_of(net.layers, l)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        width = columns_of_code(panel[CODE], buffer)
-        for k in range(k0, k1, TILE_ROWS):
-            total = 0.0
-            for i in range(k, min(k + TILE_ROWS, layer[INPUTS])):
-                at = panel[START] + i * panel[ROW]
-                values = view(buffer, at, width)
-                squares = values.dtype.type(0)
-                for j in range(values.size):
-                    squares += values[j] * values[j]
-                total += np.float64(squares)
-            net.squares[p, k // TILE_ROWS] = total
+        start, row = panel[START], panel[ROW]
+        for k in range(k0, min(k1, layer[INPUTS]), GROUP):
+            rows = min(k + GROUP, layer[INPUTS]) - k
+            # One run of numbers, with the zeros between the rows: an addition of lanes each row,
+            # or a loop over short rows, takes longer than the multiplications.
+            values = view(net.buffer, start + k * row, rows * row)
+            squares = values.dtype.type(0)
+            for i in range(values.size):
+                squares += values[i] * values[i]
+            net.squares[p, k // GROUP] = squares
 
 
 @part

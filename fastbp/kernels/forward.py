@@ -23,6 +23,7 @@ from .tables import (
     EXAMPLES_AHEAD,
     FIRST,
     FLOATS,
+    GROUP,
     H_ROW,
     HALF,
     INPUTS,
@@ -273,7 +274,7 @@ def total_loss(net: Any, rule: Any, B: int) -> float:
         for l in range(net.layers.shape[0]):
             layer = row_of(net.layers, l)
             for p in range(layer[FIRST], layer[LAST]):
-                for i in range((layer[INPUTS] + TILE_ROWS - 1) // TILE_ROWS):
+                for i in range((layer[INPUTS] + GROUP - 1) // GROUP):
                     squares += net.squares[p, i]
         loss += 0.5 * rule.decay * squares
     return loss

@@ -43,6 +43,7 @@ __all__ = [
     "EXACT_FLAGS",
     "JIT_DISABLED",
     "KERNELS",
+    "NO_FLAGS",
     "SUM_FLAGS",
     "address",
     "cache_folder",
@@ -70,6 +71,8 @@ prange = numba.prange
 SUM_FLAGS = frozenset({"contract", "reassoc", "nsz"})
 # Without "reassoc", which would fold the two-part ln 2 of an exponential into one (210 ULP wrong).
 EXACT_FLAGS = frozenset({"contract", "nsz"})
+# Each operation by itself, as it is written: for kernels of which there are several copies.
+NO_FLAGS: frozenset[str] = frozenset()
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 

@@ -46,6 +46,7 @@ from .tables import (
     FORWARD,
     GATHER,
     GATHER_REST,
+    GROUP,
     INPUTS,
     JOIN,
     LAST,
@@ -87,7 +88,7 @@ def operate(
         rest = B // TILE_ROWS * TILE_ROWS if data.source == FLOATS else 0
         gather(net, data, rows, begin, end, max(n0, rest), n1, 0, layer[INPUTS])
     elif what == SQUARES:
-        k0, k1 = share(layer[INPUTS], TILE_ROWS, thread, threads)
+        k0, k1 = share(layer[INPUTS], GROUP, thread, threads)
         sum_squares(net, l, k0, k1)
     elif what == FORWARD and division == BY_INPUTS:
         for half in range(2):

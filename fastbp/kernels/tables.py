@@ -57,7 +57,7 @@ class Net(NamedTuple):
     state : T[::1] - for each slot of the optimizer as many elements as there are parameters
     layers, panels, program : int64[:, ::1] - the tables
     work : float64[:, ::1] - a column for each row of the batch: total, logit, right
-    squares : float64[:, ::1] - a row for each panel: the sum of squares of each tile of W
+    squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs
     tile : int - the address of the compiled tile of the matrix product
