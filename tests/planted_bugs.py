@@ -273,8 +273,8 @@ BUGS = [
     Bug(
         "SGD climbs",
         "kernels/update.py",
-        'param[i] -= lr * grad[i]\n\n\n@kernel("T[::1], T[::1], T[::1], T, T")\ndef momentum',
-        'param[i] += lr * grad[i]\n\n\n@kernel("T[::1], T[::1], T[::1], T, T")\ndef momentum',
+        '"""``p -= lr * g``."""\n    for i in range(param.size):\n        param[i] -= lr * grad[i]',
+        '"""``p -= lr * g``."""\n    for i in range(param.size):\n        param[i] += lr * grad[i]',
         "test_optimizer.py",
     ),
     Bug(

@@ -1,0 +1,17 @@
+"""The planted bugs still fit the code: noticed here in a moment, not after half an hour of planting."""
+
+import pytest
+from planted_bugs import BUGS, ROOT, Bug
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.description)
+def test_can_be_planted(bug: Bug) -> None:
+    text = (ROOT / "fastbp" / bug.file).read_text(encoding="utf-8")
+    assert text.count(bug.right) == 1, f"fastbp/{bug.file} changed: give the bug its new code"
+    assert bug.wrong != bug.right
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.description)
+def test_names_tests_that_are_there(bug: Bug) -> None:
+    missing = [name for name in bug.tests.split() if not (ROOT / "tests" / name).exists()]
+    assert not missing
