@@ -111,11 +111,13 @@ class Plan:
         x_row = self._row(round_up(sizes[0], TILE_ROWS))
         x = self._take(self.rows * x_row)
         table: list[Panel] = []
+        line = CACHE_LINE // self.dtype.itemsize
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
             self._back.append(self._panels(panels_of(K, self.dtype.itemsize), N) if l else [])
             last = self._forward[l][-1]
             width = last.column + columns_of(last.code, self.dtype.itemsize)
-            row = self._row(round_up(width, TILE_ROWS))
+            # Logits lie close together: they are exponentiated as one run of numbers.
+            row = self._row(round_up(width, TILE_ROWS)) if l < L - 1 else round_up(width, line)
             first, back = len(table), len(table) + len(self._forward[l])
             table += self._forward[l] + self._back[l]
             layers[l, : tables.BIAS] = (
@@ -133,6 +135,8 @@ class Plan:
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
         self._pad_logits()
+        logits = self.buffer[layers[-1, tables.H] :][: self.rows * layers[-1, tables.H_ROW]]
+        logits.reshape(self.rows, -1)[:, layers[-1, tables.WIDTH] :] = -np.inf
         self.state = aligned_zeros(slots * self.parameters, self.dtype)
         self._found: dict[int | None, list[tuple[str, Array, slice]]] = {}
         self._net = tables.Net(

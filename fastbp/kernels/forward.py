@@ -35,6 +35,7 @@ from .tables import (
     ROW,
     SGD,
     SIGMOID,
+    SOFTMAX_BLOCK,
     START,
     WIDTH,
     X_ROW,
@@ -200,59 +201,68 @@ def softmax_loss(
     """Softmax of rows n0 to n1, their gradient times the scale, and what the loss is made of.
 
     Leaves for each row the total of the exponentials and the target's shifted logit, in ``work``:
-    the row's loss is ``log(total) - logit``.  The logits' padding is -inf, of which the exponential
-    is 0.
+    the row's loss is ``log(total) - logit``.  Some rows at a time are exponentiated as one run of
+    numbers: the chain of operations behind one row, 100 cycles and more, then waits for no other.
+    Whole rows, with their padding of -inf, of which the exponential is 0.
     """
     buffer, layer = net.buffer, row_of(net.layers, net.layers.shape[0] - 1)
     T = buffer.dtype.type
-    one = T(1)
     scale = T((-rule.lr if rule.kind == SGD else 1.0) / (end - begin))
-    for n in range(n0, min(n1, end - begin)):
-        at = n * layer[H_ROW]
-        logits = view(buffer, layer[H] + at, layer[WIDTH])
-        dz = view(buffer, layer[DZ] + at, layer[WIDTH])
-        example = rows[begin + n]
-        highest = row_max(logits)
-        for c in range(dz.size):
-            dz[c] = exp_nonpositive(logits[c] - highest)
-        total = row_sum(dz)
-        if data.labels.size:
-            label = data.labels[example]
-            logit = np.float64(logits[label] - highest)
-            factor = scale * reciprocal(total)
+    # Locals: what is loaded from a table is loaded again after a store.
+    h, d, row, outputs = layer[H], layer[DZ], layer[H_ROW], layer[OUTPUTS]
+    stop, block = min(n1, end - begin), max(1, SOFTMAX_BLOCK // row)
+    for first in range(n0, stop, block):
+        last = min(first + block, stop)
+        for n in range(first, last):
+            logits, dz = view(buffer, h + n * row, row), view(buffer, d + n * row, row)
+            highest = row_max(logits)
             for c in range(dz.size):
-                dz[c] *= factor
-            dz[label] -= scale
-            if rule.loss_eps > 0.0:
-                y = math.exp(logit) / np.float64(total)
-                total, logit = one, math.log(y + rule.loss_eps)
-        else:
-            target = row_of(data.targets, example)
-            label = 0
-            weight, expected = T(0), 0.0
-            for c in range(target.size):
-                weight += target[c]
-                label = c if target[c] > target[label] else label
-                if target[c] != T(0):  # 0 * -inf would be NaN
-                    if rule.loss_eps > 0.0:
-                        y = np.float64(dz[c]) / np.float64(total)
-                        expected += np.float64(target[c]) * math.log(y + rule.loss_eps)
-                    else:
-                        expected += np.float64(target[c]) * np.float64(logits[c] - highest)
-            factor = scale * weight * reciprocal(total)
-            for c in range(target.size):
-                dz[c] = dz[c] * factor - scale * target[c]
-            logit = expected
-            if rule.loss_eps == 0.0:
-                logit -= np.float64(weight) * math.log(np.float64(total))
-            total = one
-        net.work[0, n] = np.float64(total)
-        net.work[1, n] = logit
-        if measure:
-            c = 0
-            while c < layer[OUTPUTS] - 1 and logits[c] < highest:  # stops at a NaN, like argmax
-                c += 1
-            net.work[2, n] = 1.0 if c == label else 0.0
+                dz[c] = logits[c] - highest
+            net.work[1, n] = np.float64(highest)
+        run = view(buffer, d + first * row, (last - first) * row)
+        for i in range(run.size):
+            run[i] = exp_nonpositive(run[i])
+        for n in range(first, last):
+            logits, dz = view(buffer, h + n * row, row), view(buffer, d + n * row, row)
+            example = rows[begin + n]
+            highest, total = T(net.work[1, n]), row_sum(dz)
+            if data.labels.size:
+                label = data.labels[example]
+                logit = np.float64(logits[label] - highest)
+                factor = scale * reciprocal(total)
+                for c in range(dz.size):
+                    dz[c] *= factor
+                dz[label] -= scale
+                if rule.loss_eps > 0.0:
+                    y = math.exp(logit) / np.float64(total)
+                    total, logit = T(1), math.log(y + rule.loss_eps)
+            else:
+                target = row_of(data.targets, example)
+                label = 0
+                weight, expected = T(0), 0.0
+                for c in range(target.size):
+                    weight += target[c]
+                    label = c if target[c] > target[label] else label
+                    if target[c] != T(0):  # 0 * -inf would be NaN
+                        if rule.loss_eps > 0.0:
+                            y = np.float64(dz[c]) / np.float64(total)
+                            expected += np.float64(target[c]) * math.log(y + rule.loss_eps)
+                        else:
+                            expected += np.float64(target[c]) * np.float64(logits[c] - highest)
+                factor = scale * weight * reciprocal(total)
+                for c in range(target.size):
+                    dz[c] = dz[c] * factor - scale * target[c]
+                logit = expected
+                if rule.loss_eps == 0.0:
+                    logit -= np.float64(weight) * math.log(np.float64(total))
+                total = T(1)
+            net.work[0, n] = np.float64(total)
+            net.work[1, n] = logit
+            if measure:
+                answer = 0
+                for c in range(outputs - 1, -1, -1):  # the first, or a NaN before it, like argmax
+                    answer = answer if logits[c] < highest else c
+                net.work[2, n] = 1.0 if answer == label else 0.0
 
 
 @part

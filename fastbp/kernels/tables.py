@@ -45,6 +45,8 @@ GROUP = 96
 # Rows of the batch summed at a time: 256 rows of a panel of dout are 64 kB, in the
 # second-level cache; shorter blocks load and store W more often and took longer.
 BLOCK = 256
+# Logits exponentiated in one run: 8 kB of float32, in the first-level cache.
+SOFTMAX_BLOCK = 2048
 LINE = 64  # bytes in a cache line
 # How many examples in front of the one it copies `gather` prefetches.
 EXAMPLES_AHEAD = 8
