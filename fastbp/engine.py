@@ -206,7 +206,18 @@ def _address_of_tile(buffer: Array) -> int:
     dtype, matrix = buffer.dtype.char, (buffer, 0, 0)
     if dtype not in _tiles:
         _tiles[dtype] = jit.address(
-            gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, buffer.dtype.type(1), 0, 0, 0
+            gemm.tile,
+            0,
+            *matrix,
+            *matrix,
+            0,
+            *matrix,
+            0,
+            *matrix,
+            *[buffer.dtype.type(1)] * 2,
+            0,
+            0,
+            0,
         )
     return _tiles[dtype]
 

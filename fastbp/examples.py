@@ -190,8 +190,8 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         for piece in pieces:
             count_nonzeros(counts[piece], floats(piece), edges)
         np.cumsum(counts, out=starts[1:])
-        columns = np.empty(starts[-1] + 1, np.uint16)
-        values = np.empty(starts[-1] + 1, plan.dtype)
+        columns = np.empty(starts[-1], np.uint16)
+        values = np.empty(starts[-1], plan.dtype)
         for piece in pieces:
             segments = counts.shape[1]
             compress(columns, values, floats(piece), starts[piece.start * segments :], edges)

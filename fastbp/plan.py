@@ -33,6 +33,10 @@ BIG_LAYER = 512 * 1024
 # then stay where they are, too.
 SMALL_LAYER = 32 * 1024
 
+# Rows of up to so many cache lines lie close together: a hundred of them are everywhere in the
+# first-level cache, and the softmax exponentiates rows as one run of numbers.
+FEW_LINES = 4
+
 # Threads a plan has scratch memory for.
 MAX_THREADS = 64
 
@@ -113,11 +117,12 @@ class Plan:
         table: list[Panel] = []
         line = CACHE_LINE // self.dtype.itemsize
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
-            self._back.append(self._panels(panels_of(K, self.dtype.itemsize), N) if l else [])
+            # A row of W.T for each column of W, and for what pads them to whole registers.
+            cut, rows_of_back = panels_of(K, self.dtype.itemsize), round_up(N, line)
+            self._back.append(self._panels(cut, rows_of_back) if l else [])
             last = self._forward[l][-1]
             width = last.column + columns_of(last.code, self.dtype.itemsize)
-            # Logits lie close together: they are exponentiated as one run of numbers.
-            row = self._row(round_up(width, TILE_ROWS)) if l < L - 1 else round_up(width, line)
+            row = self._row(width if l == L - 1 else round_up(width, TILE_ROWS))
             first, back = len(table), len(table) + len(self._forward[l])
             table += self._forward[l] + self._back[l]
             layers[l, : tables.BIAS] = (
@@ -164,12 +169,14 @@ class Plan:
         return start
 
     def _row(self, columns: int) -> int:
-        """Return the stride of rows of so many columns: an odd number of cache lines.
+        """Return the stride of rows of so many columns: few cache lines, or an odd number of them.
 
-        A power of two would put the same column of all rows into the same few places of the cache.
+        A large power of two would put the same column of all rows into the same few places of the
+        cache.
         """
         line = CACHE_LINE // self.dtype.itemsize
-        return (-(-columns // line) | 1) * line
+        lines = -(-columns // line)
+        return (lines if lines <= FEW_LINES else lines | 1) * line
 
     def segment_edges(self) -> Array:
         """Return where the columns of sparse inputs are cut: as many ranges in each half."""
@@ -214,7 +221,9 @@ class Plan:
         L = len(self.sizes) - 1
         consecutive = kind in ("predict", "measure")
         first = self._divisions(0)[0]
-        if sparse:
+        if sparse and consecutive:
+            operations = [(tables.FORWARD, 0, tables.BY_ROWS)]
+        elif sparse:
             operations = [(tables.FORWARD, 0, tables.BY_INPUTS), (tables.JOIN, 0, tables.BY_ROWS)]
             first = tables.BY_INPUTS
         elif consecutive:

@@ -1,4 +1,4 @@
-"""The planted bugs still fit the code: noticed here in a moment, not after half an hour of planting."""
+"""The planted bugs still fit the code: seen in a moment, not after half an hour of planting."""
 
 import pytest
 from planted_bugs import BUGS, ROOT, Bug
@@ -13,5 +13,5 @@ def test_can_be_planted(bug: Bug) -> None:
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.description)
 def test_names_tests_that_are_there(bug: Bug) -> None:
-    missing = [name for name in bug.tests.split() if not (ROOT / "tests" / name).exists()]
-    assert not missing
+    files = [name.partition("::")[0] for name in bug.tests.split()]
+    assert not [file for file in files if not (ROOT / "tests" / file).exists()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,10 @@ def multiply_add(
     scale : like C
     products : int
     """
-    here = address_of(C, 0)
+    here, least = address_of(C, 0), C.dtype.type(-math.inf)
     for _ in range(products):
         tile(
-            code, C, 0, width, A, 0, K, 1, B, 0, width, K, C, 0, width, scale, here, here, 0
+            code, C, 0, width, A, 0, K, 1, B, 0, width, K, C, 0, width, scale, least, here, here, 0
         )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ from .update import (
 def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
     """``dz of the layer before = (dz @ W.T) * activation'`` for some rows and panels of W.T."""
     buffer, layer, before = net.buffer, row_of(net.layers, l), row_of(net.layers, l - 1)
-    one = buffer.dtype.type(1)
+    one, least = buffer.dtype.type(1), buffer.dtype.type(-math.inf)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         width = columns_of_code(panel[CODE], buffer)
@@ -70,7 +70,7 @@ def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
                 buffer, before[DZ] + at, before[H_ROW],
                 buffer, layer[DZ] + n * layer[H_ROW], layer[H_ROW], 1,
                 buffer, panel[START], panel[ROW], layer[OUTPUTS],
-                buffer, net.sizes[ZEROS], 0, one,
+                buffer, net.sizes[ZEROS], 0, one, least,
                 address_of(buffer, net.sizes[ZEROS]), address_of(buffer, net.sizes[ZEROS]), 0,
             )  # fmt: skip
             for i in range(TILE_ROWS):
@@ -106,7 +106,7 @@ def update(
     buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
-    decay = T(1.0 - rule.lr * rule.decay)
+    decay, least = T(1.0 - rule.lr * rule.decay), T(-math.inf)
     rounds = min(B, BLOCK)
     size = net.buffer.itemsize if data.source == FLOATS else 1
     example = layer[INPUTS] * size
@@ -154,7 +154,7 @@ def update(
                         result, at, row,
                         buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],
                         buffer, dz, layer[H_ROW], min(BLOCK, B - b),
-                        source, origin, origin_row, factor, ahead, ahead_too, ahead_step,
+                        source, origin, origin_row, factor, least, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
@@ -308,13 +308,14 @@ def apply_rule(
 def transpose_weights(net: Any, l: int, p: int, k0: int, k1: int) -> None:
     """Bring W.T up to date with rows k0 to k1 of panel p of W.
 
-    Squares of a register's width go through the registers; what is left at the edges one by one.
+    Squares of a register's width go through the registers: whole ones over the columns, whose
+    padding they take along into rows of W.T that nobody reads.  Rows that fill no square go one by
+    one.
     """
     buffer, layer, panel = net.buffer, row_of(net.layers, l), row_of(net.panels, p)
     V = vector_lanes(buffer)
     n0 = panel[COLUMN]
     n1 = min(n0 + columns_of_code(panel[CODE], buffer), layer[OUTPUTS])
-    whole = n0 + (n1 - n0) // V * V
     for q in range(layer[BACK_FIRST], layer[BACK_LAST]):
         back = row_of(net.panels, q)
         first = max(k0, back[COLUMN])
@@ -322,13 +323,14 @@ def transpose_weights(net: Any, l: int, p: int, k0: int, k1: int) -> None:
         begin = min((first + V - 1) // V * V, max(first, last))
         end = max(begin, last // V * V)
         for k in range(first, last):
-            inside = begin <= k < end
+            if begin <= k < end:
+                continue
             target = back[START] + k - back[COLUMN]
             source = panel[START] + k * panel[ROW] - n0
-            for n in range(whole if inside else n0, n1):
+            for n in range(n0, n1):
                 buffer[target + n * back[ROW]] = buffer[source + n]
         for k in range(begin, end, V):
-            for n in range(n0, whole, V):
+            for n in range(n0, n1, V):
                 transpose_block(
                     buffer, back[START] + n * back[ROW] + k - back[COLUMN], back[ROW],
                     buffer, panel[START] + k * panel[ROW] + n - n0, panel[ROW],

@@ -82,6 +82,7 @@ def forward(
     """
     buffer, layer = net.buffer, row_of(net.layers, l)
     one = buffer.dtype.type(1)
+    least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
     examples = view(data.x, 0, data.x.size)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
@@ -98,11 +99,11 @@ def forward(
                 buffer, at, layer[H_ROW],
                 x, x_at, x_row, 1,
                 buffer, panel[START], panel[ROW], layer[INPUTS],
-                buffer, bias, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
+                buffer, bias, 0, one, least, address_of(buffer, at), address_of(buffer, at), 0,
             )  # fmt: skip
-            for i in range(TILE_ROWS):
+            for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
-                activate(view(buffer, row, width), layer[ACTIVATION])
+                activate(view(buffer, row, width), SIGMOID)
 
 
 @part
@@ -113,7 +114,7 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
     do.  One thread adds the same halves, so the bits are the same.
     """
     buffer, layer = net.buffer, row_of(net.layers, l)
-    one = buffer.dtype.type(1)
+    one, least = buffer.dtype.type(1), buffer.dtype.type(-math.inf)
     k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
     to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
     for p in range(layer[FIRST], layer[LAST]):
@@ -127,36 +128,43 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
                 buffer, at, layer[H_ROW],
                 buffer, layer[X] + n * layer[X_ROW] + k0, layer[X_ROW], 1,
                 buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
-                buffer, begin, 0, one, address_of(buffer, at), address_of(buffer, at), 0,
+                buffer, begin, 0, one, least, address_of(buffer, at), address_of(buffer, at), 0,
             )  # fmt: skip
 
 
 @part
-def forward_sparse(net: Any, data: Any, rows: Any, begin: int, B: int, half: int) -> None:
-    """``x @ W`` of the first layer over one half of the inputs, without their zeros."""
+def forward_sparse(
+    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
+) -> None:
+    """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
+
+    Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
+    """
     buffer, layer = net.buffer, row_of(net.layers, 0)
-    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
     segments = data.edges.size - 1
-    ranges = segments // 2
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
-        bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
+        bias = layer[BIAS] + column if r0 == 0 else net.sizes[ZEROS]
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
-        for r in range(half * ranges, (half + 1) * ranges):
-            for n in range(B):
-                if r == half * ranges:
-                    soon = rows[begin + min(n + EXAMPLES_AHEAD, B - 1)] * segments + r
-                    prefetch_segments(data, soon, soon + ranges)
+        for r in range(r0, r1):
+            for n in range(n0, n1):
+                if r == r0:
+                    soon = rows[begin + min(n + EXAMPLES_AHEAD, n1 - 1)] * segments + r
+                    prefetch_segments(data, soon, soon + r1 - r0)
                 segment = rows[begin + n] * segments + r
                 h = to + n * h_row + column
                 sum_rows(
-                    code, buffer, h, buffer, bias if r == half * ranges else h,
+                    code, buffer, h, buffer, bias if r == r0 else h,
                     data.columns, data.values, data.starts[segment], data.starts[segment + 1],
                     buffer, start, stride,
                 )  # fmt: skip
+    if r1 - r0 == segments:
+        for n in range(n0, n1):
+            activate(view(buffer, to + n * layer[H_ROW], layer[WIDTH]), layer[ACTIVATION])
     if data.labels.size:
-        for n in range(B):
+        for n in range(n0, n1):
             prefetch(address_of(data.labels, rows[begin + n]))
 
 

@@ -1,6 +1,6 @@
 """The matrix product, a tile of the result at a time held in vector registers.
 
-    C[i, :] = scale * C0[i, :] + sum_k A[i, k] * B[k, :]        for TILE_ROWS rows i
+    C[i, :] = max(least, scale * C0[i, :] + sum_k A[i, k] * B[k, :])        for TILE_ROWS rows i
 
 Why this shape.  A multiply-add unit wants two new vectors each cycle, the first-level cache gives
 about two loads a cycle, so every number loaded must be used several times.  A tile of 6 rows by 4
@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.core import types
 from numpy.lib.stride_tricks import as_strided
 
@@ -94,7 +95,7 @@ class _Matrix:
 
 def _write_tile(
     emit: simd.Emitter, widths: list[int], C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
-    C0: _Matrix, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
+    C0: _Matrix, scale: Any, least: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> None:  # fmt: skip
     """Write the code of a tile of one width: first sums, the loop over k, the stores."""
     builder, rows = emit.builder, range(TILE_ROWS)
@@ -145,7 +146,7 @@ def _write_tile(
                 phi.add_incoming(new[i][j], loop)
     for results_of_row, pointers in zip(results, C.tile(widths), strict=True):
         for value, pointer, width in zip(results_of_row, pointers, widths, strict=True):
-            emit.store(value, pointer, width)
+            emit.store(emit.at_least(emit.splat(least, width), value), pointer, width)
 
 
 @intrinsic
@@ -154,7 +155,8 @@ def _tile(
     C: Any, c: Any, c_row: Any,
     A: Any, a: Any, a_row: Any, a_k: Any,
     B: Any, b: Any, b_row: Any, K: Any,
-    C0: Any, c0: Any, c0_row: Any, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
+    C0: Any, c0: Any, c0_row: Any, scale: Any, least: Any,
+    ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """Write a branch for every code, and a switch in front of them."""
     if not simd.is_flat(C, A, B, C0) or len({C.dtype, A.dtype, B.dtype, C0.dtype}) > 1:
@@ -163,7 +165,7 @@ def _tile(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (code, C_, c, c_row, A_, a, a_row, a_k, B_, b, b_row, K, C0_, c0, c0_row, scale,
-         ahead, ahead_too, ahead_step) = arguments  # fmt: skip
+         least, ahead, ahead_too, ahead_step) = arguments  # fmt: skip
         emit = simd.Emitter(builder, itemsize)
 
         def matrix(array_type: Any, array: Any, offset: Any, row: Any) -> _Matrix:
@@ -172,7 +174,7 @@ def _tile(
 
         matrices = (
             matrix(C, C_, c, c_row), matrix(A, A_, a, a_row), a_k, matrix(B, B_, b, b_row), K,
-            matrix(C0, C0_, c0, c0_row), scale, ahead, ahead_too, ahead_step,
+            matrix(C0, C0_, c0, c0_row), scale, least, ahead, ahead_too, ahead_step,
         )  # fmt: skip
         finish = builder.append_basic_block("finish")
         switch = builder.switch(code, finish)
@@ -186,21 +188,23 @@ def _tile(
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, n, n, n), generate
+    T = C.dtype
+    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, T, T, n, n, n), generate
 
 
 @kernel(
     "int64, T[::1], int64, int64, T[::1], int64, int64, int64, T[::1], int64, int64, int64,"
-    "T[::1], int64, int64, T, int64, int64, int64"
+    "T[::1], int64, int64, T, T, int64, int64, int64"
 )
 def tile(
     code: int,
     C: Any, c: int, c_row: int,
     A: Any, a: int, a_row: int, a_k: int,
     B: Any, b: int, b_row: int, K: int,
-    C0: Any, c0: int, c0_row: int, scale: Any, ahead: int, ahead_too: int, ahead_step: int,
+    C0: Any, c0: int, c0_row: int, scale: Any, least: Any,
+    ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
-    """``C[i, :] = scale * C0[i, :] + sum_k A[i, k] * B[k, :]`` for TILE_ROWS rows.
+    """``C[i, :] = max(least, scale * C0[i, :] + sum_k A[i, k] * B[k, :])`` for TILE_ROWS rows.
 
     Every matrix is a flat array, the offset of its first element, and its row stride.
 
@@ -218,12 +222,14 @@ def tile(
     C0, c0, c0_row, scale
         What the sums begin from: C itself to accumulate, one row with ``c0_row = 0`` for all rows
         alike.  May be C.
+    least
+        0 for the ReLU, in passing; -inf for all numbers as they are.  NaN stays NaN.
     ahead, ahead_too, ahead_step
         Two addresses and a number of bytes: round k prefetches what lies k steps on, so that
         memory is read while the arithmetic has nothing to read.
     """
     _tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale,
-          ahead, ahead_too, ahead_step)  # fmt: skip
+          least, ahead, ahead_too, ahead_step)  # fmt: skip
 
 
 @intrinsic
@@ -232,7 +238,8 @@ def tile_at(
     C: Any, c: Any, c_row: Any,
     A: Any, a: Any, a_row: Any, a_k: Any,
     B: Any, b: Any, b_row: Any, K: Any,
-    C0: Any, c0: Any, c0_row: Any, scale: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
+    C0: Any, c0: Any, c0_row: Any, scale: Any, least: Any,
+    ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """Call the compiled ``tile`` at an address.
 
@@ -240,7 +247,7 @@ def tile_at(
     in each of theirs.
     """
     n = types.intp
-    inputs = (n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, n, n, n)
+    inputs = (n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, C.dtype, n, n, n)
     return types.none(n, *inputs), simd.call_at(inputs)
 
 
@@ -249,7 +256,8 @@ def _tile_in_numpy(
     C: Any, c: int, c_row: int,
     A: Any, a: int, a_row: int, a_k: int,
     B: Any, b: int, b_row: int, K: int,
-    C0: Any, c0: int, c0_row: int, scale: Any, ahead: int, ahead_too: int, ahead_step: int,
+    C0: Any, c0: int, c0_row: int, scale: Any, least: Any,
+    ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """Do what a tile does, where nothing is compiled."""
     width, size = columns_of(code, C.itemsize), C.itemsize
@@ -259,7 +267,7 @@ def _tile_in_numpy(
 
     begin = view(C0, c0, (TILE_ROWS, width), c0_row, 1)
     product = view(A, a, (TILE_ROWS, K), a_row, a_k) @ view(B, b, (K, width), b_row, 1)
-    view(C, c, (TILE_ROWS, width), c_row, 1)[...] = scale * begin + product
+    view(C, c, (TILE_ROWS, width), c_row, 1)[...] = np.maximum(least, scale * begin + product)
 
 
 if JIT_DISABLED:

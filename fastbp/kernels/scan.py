@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .jit import kernel
-from .simd import row_of
+from .simd import row_of, view
 
 # More than any number of classes, and than the sum of the places of all would wrap around.
 COUNT = 2**32
@@ -85,12 +85,13 @@ def first_nonfinite(x: Any) -> int:
     """
     zero = x.dtype.type(0)
     for start in range(0, x.size, 4096):
-        stop = min(start + 4096, x.size)
+        # A view, not a range from start: an index that might be negative would not vectorise.
+        piece = view(x, start, min(4096, x.size - start))
         total = zero
-        for i in range(start, stop):
-            total += x[i] * zero  # 0, or NaN from the first offender on
+        for i in range(piece.size):
+            total += piece[i] * zero  # 0, or NaN from the first offender on
         if total != zero:
-            for i in range(start, stop):
-                if x[i] * zero != zero:
-                    return i
+            for i in range(piece.size):
+                if piece[i] * zero != zero:
+                    return start + i
     return -1

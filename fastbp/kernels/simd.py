@@ -12,11 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.np.arrayobj import populate_array
 
 from .jit import JIT_DISABLED, intrinsic, part, target_features
+
+# Numbers that are compared with zero at once; the mask is a positive 64-bit integer.
+MASK_BITS = 32
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -119,6 +123,13 @@ class Emitter:
     def multiply(self, a: Any, b: Any) -> Any:
         """``a * b``."""
         return self.builder.fmul(a, b)
+
+    def at_least(self, least: Any, value: Any) -> Any:
+        """``value``, or ``least`` where that is more; NaN stays NaN.
+
+        In this order of the two it is one instruction.
+        """
+        return self.builder.select(self.builder.fcmp_ordered(">", least, value), least, value)
 
     def select_lanes(self, a: Any, b: Any, lanes: list[int]) -> Any:
         """Take lanes from two vectors laid end to end."""
@@ -267,6 +278,47 @@ def prefetch(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def _nonzero_bits(typing: Any, array: Any, start: Any) -> Any:
+    """Compare MASK_BITS numbers with zero; the lowest bit of the result is the first one's."""
+    if not is_flat(array):
+        return None
+    itemsize = array.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, itemsize)
+        pointer = data_pointer(context, builder, array, *arguments)
+        zeros = ir.Constant(emit.vector(MASK_BITS), [0.0] * MASK_BITS)
+        mask = builder.fcmp_unordered("!=", emit.load(pointer, MASK_BITS), zeros)
+        return builder.zext(builder.bitcast(mask, ir.IntType(MASK_BITS)), INT64)
+
+    return types.int64(array, types.intp), generate
+
+
+@part
+def nonzero_bits(array: Any, start: int) -> int:
+    """Return which of the next MASK_BITS numbers are not zero, NaN among them, as a mask.
+
+    The lowest bit is the first number's; bits beyond the end of the array are 0.
+    """
+    if start + MASK_BITS <= array.size:
+        return _nonzero_bits(array, start)
+    bits = 0
+    for j in range(array.size - start):
+        bits |= (1 if array[start + j] != 0 else 0) << j
+    return bits
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit that is 1, of a mask that has one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def transpose_block(
     typing: Any, target: Any, t: Any, target_row: Any, source: Any, s: Any, source_row: Any
 ) -> Any:
@@ -319,6 +371,14 @@ if JIT_DISABLED:
     def address_of(array: Any, offset: int) -> int:
         """Return nothing of use: only ``prefetch`` asks."""
         return 0
+
+    def _nonzero_bits(array: Any, start: int) -> int:
+        """Return the mask, in NumPy."""
+        return sum(1 << int(j) for j in np.flatnonzero(array[start : start + MASK_BITS]))
+
+    def lowest_bit(bits: int) -> int:
+        """Return the place of the lowest bit that is 1."""
+        return (int(bits) & -int(bits)).bit_length() - 1
 
     def prefetch(address: int) -> None:
         """Do nothing: there is no compiled code to be in time for."""

@@ -21,6 +21,7 @@ from numba.core import types
 from . import simd
 from .gemm import CODES, columns_of, widths_of
 from .jit import JIT_DISABLED, intrinsic, kernel
+from .simd import MASK_BITS, lowest_bit, nonzero_bits, view
 
 
 def _write_rows(
@@ -160,27 +161,32 @@ def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
 def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None:
     """Columns and values of the non-zeros of all rows, segment by segment.
 
-    Every element is written and the position moves on only behind a non-zero: no branch, but one
-    element behind the last is written too.  A segment never takes more than its place, and is
-    filled up with zeros, should somebody have changed x since it was counted.
+    Many elements are compared with zero at once, and the rest is done for non-zeros alone.  A
+    segment never takes more than its place, and is filled up with zeros, should somebody have
+    changed x since it was counted.
 
     Parameters
     ----------
-    columns, values : (nonzeros + 1,) - overwritten from ``starts[0]`` on
+    columns, values : (nonzeros,) - overwritten from ``starts[0]`` on
     x : (N, D) float32 or float64, D <= 65536
     starts : (N * S + 1,) int64 - where the segments of these rows begin, and the last one ends
     edges : (S + 1,) int64 - the columns between which a row is cut
     """
-    zero = x.dtype.type(0)
+    zero, D, flat = x.dtype.type(0), x.shape[1], view(x, 0, x.size)
     segments = edges.size - 1
     for n in range(x.shape[0]):
         for s in range(segments):
             p, stop = starts[n * segments + s], starts[n * segments + s + 1]
-            for k in range(edges[s], edges[s + 1]):
-                value = x[n, k]
-                columns[p] = np.uint16(k)
-                values[p] = value
-                p += (value != zero) & (p < stop)
+            for k in range(edges[s], edges[s + 1], MASK_BITS):
+                bits = nonzero_bits(flat, n * D + k)
+                if edges[s + 1] - k < MASK_BITS:
+                    bits &= (1 << (edges[s + 1] - k)) - 1
+                while bits != 0 and p < stop:
+                    column = k + lowest_bit(bits)
+                    columns[p] = np.uint16(column)
+                    values[p] = flat[n * D + column]
+                    bits &= bits - 1
+                    p += 1
             for q in range(p, stop):
                 columns[q] = np.uint16(edges[s])
                 values[q] = zero

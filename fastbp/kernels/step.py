@@ -95,11 +95,15 @@ def operate(
             if half % threads != thread:
                 continue
             if data.source == SPARSE:
-                forward_sparse(net, data, rows, begin, B, half)
+                ranges = (data.edges.size - 1) // 2
+                r0, r1 = half * ranges, (half + 1) * ranges
+                forward_sparse(net, data, rows, begin, 0, B, r0, r1)
             else:
                 forward_half(net, l, B, half)
     elif what == JOIN:
         join_halves(net, l, n0, n1)
+    elif what == FORWARD and l == 0 and data.source == SPARSE:
+        forward_sparse(net, data, rows, begin, n0, min(n1, B), 0, data.edges.size - 1)
     elif what == FORWARD:
         p0, p1 = layer[FIRST], layer[LAST]
         if division == BY_PANELS:

@@ -27,11 +27,11 @@ C_AT, A_AT, B_AT, C0_AT, GAP = 7, 5, 3, 2, 3
 
 
 @numba.njit(error_model="numpy")
-def call(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale):
+def call(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least):
     """Call the tile, which has no entry point from Python; it prefetches nothing."""
     address = simd.address_of(C, 0)
     tile(
-        code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale,
+        code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least,
         address, address, 0,
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def window(flat, at, shape, row):
     )
 
 
-def product(code, A, B, begin, scale=1.0, transposed=False):
+def product(code, A, B, begin, scale=1.0, transposed=False, least=-np.inf):
     """Return the flat array around a tile of NaN, and the tile, after a call.
 
     A (TILE_ROWS, K) and B (K, columns) lie between NaN; ``begin`` is a row for all rows, or a
@@ -77,7 +77,7 @@ def product(code, A, B, begin, scale=1.0, transposed=False):
     factors = flat_A.tobytes(), flat_B.tobytes()
     call(
         code, C, C_AT, c_row, flat_A, A_AT, a_row, a_k, flat_B, B_AT, b_row, K,
-        C0, c0, c0_row, dtype.type(scale),
+        C0, c0, c0_row, dtype.type(scale), dtype.type(least),
     )  # fmt: skip
     assert (flat_A.tobytes(), flat_B.tobytes()) == factors  # only read
     return C, window(C, C_AT, shape, c_row)
@@ -141,6 +141,18 @@ def test_what_is_not_finite_stays_in_its_row_or_its_column(dtype, code, value):
     touched = np.zeros(C.shape, bool)
     touched[2] = touched[:, -1] = True
     np.testing.assert_array_equal(~np.isfinite(C), touched)
+
+
+@pytest.mark.parametrize("least", [0.0, -0.5])
+@by_code
+@by_dtype
+def test_what_is_less_than_the_least_becomes_it(dtype, code, least):
+    A, B, begin = factors(code, 7, dtype)
+    A[2, 3] = np.nan
+    _, everything = product(code, A, B, begin[0])
+    _, C = product(code, A, B, begin[0], least=least)
+    np.testing.assert_array_equal(C, np.maximum(everything, least))
+    assert (least == C).any()
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="NumPy's product adds in an order of its own")
@@ -233,11 +245,14 @@ def assembly(code, dtype):
     """Return the machine code of a tile of one width."""
 
     @numba.njit(error_model="numpy")
-    def only(C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale):
-        tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, 0, 0, 0)
+    def only(C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least):
+        tile(
+            code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least,
+            0, 0, 0,
+        )  # fmt: skip
 
     T, n = numba.from_dtype(np.dtype(dtype)), numba.intp
-    only.compile((T[::1], n, n, T[::1], n, n, n, T[::1], n, n, n, T[::1], n, n, T))
+    only.compile((T[::1], n, n, T[::1], n, n, n, T[::1], n, n, n, T[::1], n, n, T, T))
     (text,) = only.inspect_asm().values()
     return text
 
