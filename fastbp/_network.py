@@ -31,7 +31,7 @@ from ._arrays import (
 )
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
-from .examples import as_data
+from .examples import as_batch, as_data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "Network"]
@@ -345,10 +345,10 @@ class Network:
         """
         if self._is_batch(x, GRADIENT_ROWS) and self.is_standard():
             t = as_targets("SoftmaxWithLoss.forward", t, len(x), self.sizes[-1], self.dtype)
-            data = as_data("Affine.forward", x, t, self.dtype)
-            with self._engine(len(x)) as engine:
+            with self._engine(len(x), packed=False) as engine:
+                data = as_batch("Affine.forward", x, t, engine.plan)
                 loss, grads = engine.gradient(
-                    data, len(x), self.weight_decay_lambda, self.last_layer.eps
+                    self.params, data, len(x), self.weight_decay_lambda, self.last_layer.eps
                 )
             self._forget()
             for i, affine in enumerate(self._affines(), start=1):
@@ -404,7 +404,7 @@ class Network:
         }
 
     @contextmanager
-    def _engine(self, rows: int) -> Iterator[Engine]:
+    def _engine(self, rows: int, packed: bool = True) -> Iterator[Engine]:
         """Lend the compiled loop, with the parameters of now; each Python thread gets its own."""
         try:
             engine = self._engines.pop()
@@ -413,7 +413,8 @@ class Network:
         if engine is None or engine.plan.rows < rows or engine.plan.dtype != self.dtype:
             rows = max(rows, CONSECUTIVE_ROWS)
             engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1)
-        engine.plan.pack(self.params)
+        if packed:
+            engine.plan.pack(self.params)
         yield engine
         if engine.plan.buffer.nbytes <= KEPT_BYTES:
             self._engines.append(engine)

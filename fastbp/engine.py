@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import threads as _threads
-from ._arrays import Array
+from ._arrays import Array, as_kernel_array
 from .kernels import gemm, jit, step, tables
+from .kernels.panels import note_addresses
 from .pace import Pace
 from .plan import MAX_THREADS, Plan
 
@@ -174,15 +175,34 @@ class Engine:
             start = stop
 
     def gradient(
-        self, data: tables.Data, count: int, decay: float, loss_eps: float
+        self,
+        params: Mapping[str, Array],
+        data: tables.Data,
+        count: int,
+        decay: float,
+        loss_eps: float,
     ) -> tuple[float, dict[str, Array]]:
-        """Return the loss of all examples as one batch, weight decay included, and its gradient."""
+        """Return the loss of all examples as one batch, weight decay included, and its gradient.
+
+        With the user's parameters, whatever is packed in.
+        """
+        grads = self.plan.empty_params()
+        # Held until the end: compiled code has their addresses.
+        given = [as_kernel_array("gradient", key, params[key], self.plan.dtype) for key in grads]
+        taken = list(grads.values())
+        where = np.empty((2, len(given)), np.int64)
+        data = data._replace(params=where[0], grads=where[1])
+        for l in range(len(given) // 2):
+            pair = slice(2 * l, 2 * l + 2)
+            note_addresses(data.params, data.grads, l, *given[pair], *taken[pair])
         rule = KEEP_GRADIENT._replace(decay=decay, loss_eps=loss_eps)
         rows, begins = np.arange(count), np.array([0, count])
-        loss = float(self.run("gradient", data, rule, rows, begins)[0][0])
-        grads = self.plan.empty_params()
-        self.plan.unpack_slot(0, grads)
-        return loss, grads
+        losses, _ = self.run("gradient", data, rule, rows, begins)
+        if data.source == tables.SPARSE and np.isnan(self.plan.finite).any():
+            # 0 times infinity is NaN, but nothing where zeros are skipped.
+            data = data._replace(source=tables.FLOATS)
+            losses, _ = self.run("gradient", data, rule, rows, begins)
+        return float(losses[0]), grads
 
 
 def _exact(rule: tables.Rule) -> tables.Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ SPARSE_BELOW = 0.35
 SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
+# Of a single batch, whose gradient takes as long as to count a few thousand numbers ten times.
+BATCH_SAMPLE_ROWS = 8
 
 # Numbers that are converted at a time: a millisecond's work.
 PIECE = 1 << 20
@@ -136,6 +139,13 @@ def _converted(where: str, rows: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _empty(t: Array, dtype: np.dtype[Any]) -> tables.Data:
+    """Return targets, labels or rows, without inputs."""
+    nothing = _nothing(dtype)
+    return nothing._replace(labels=t) if t.ndim == 1 else nothing._replace(targets=t)
+
+
+@functools.cache
+def _nothing(dtype: np.dtype[Any]) -> tables.Data:
     floats, integers = np.empty((0, 0), dtype), np.empty(0, np.int64)
     return tables.Data(
         source=tables.FLOATS,
@@ -144,21 +154,47 @@ def _empty(t: Array, dtype: np.dtype[Any]) -> tables.Data:
         columns=np.empty(0, np.uint16),
         values=np.empty(0, dtype),
         starts=integers,
+        stops=integers,
         edges=integers,
-        labels=t if t.ndim == 1 else integers,
-        targets=floats if t.ndim == 1 else t,
+        labels=integers,
+        targets=floats,
         out=floats,
+        params=integers,
+        grads=integers,
     )
 
 
-def is_worth_compressing(x: Array | SparseRows) -> bool:
-    """Whether skipping zeros is faster: judged by a sample of rows spread over all of them."""
+def is_worth_compressing(x: Array | SparseRows, rows: int = SAMPLE_ROWS) -> bool:
+    """Whether skipping zeros is faster: judged by some rows, spread over all of them."""
     if isinstance(x, SparseRows):
         return True
     if x[:1].size > SPARSE_COLUMNS:
         return False
-    sample = x[:: max(1, len(x) // SAMPLE_ROWS)]
-    return bool(np.count_nonzero(sample) < SPARSE_BELOW * sample.size)
+    sample = x[:: max(1, len(x) // rows)]
+    # Compared first: NumPy counts booleans ten times as fast as numbers.
+    return bool(np.count_nonzero(sample != 0) < SPARSE_BELOW * sample.size)
+
+
+def as_batch(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
+    """Return one batch for the program 'gradient', which is to skip its zeros if that is faster.
+
+    Parameters
+    ----------
+    where : str
+        For messages.
+    x, t : arrays
+        As for :func:`as_data`.
+    plan : Plan
+        Of the network, with room for so many rows.
+    """
+    data = as_data(where, x, t, plan.dtype)
+    if data.source == tables.FLOATS and is_worth_compressing(data.x, BATCH_SAMPLE_ROWS):
+        columns, values, starts, stops, edges = plan.room_for_nonzeros()
+        data = data._replace(
+            source=tables.SPARSE, columns=columns, values=values,
+            starts=starts, stops=stops, edges=edges,
+        )  # fmt: skip
+    return data
 
 
 def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> tables.Data:
@@ -196,5 +232,6 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
             segments = counts.shape[1]
             compress(columns, values, floats(piece), starts[piece.start * segments :], edges)
     return _empty(t, plan.dtype)._replace(
-        source=tables.SPARSE, columns=columns, values=values, starts=starts, edges=edges
-    )
+        source=tables.SPARSE, columns=columns, values=values,
+        starts=starts, stops=starts[1:], edges=edges,
+    )  # fmt: skip

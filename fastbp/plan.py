@@ -143,6 +143,7 @@ class Plan:
         logits = self.buffer[layers[-1, tables.H] :][: self.rows * layers[-1, tables.H_ROW]]
         logits.reshape(self.rows, -1)[:, layers[-1, tables.WIDTH] :] = -np.inf
         self.state = aligned_zeros(slots * self.parameters, self.dtype)
+        self._room: tuple[Array, Array, Array, Array, Array] | None = None
         self._found: dict[int | None, list[tuple[str, Array, slice]]] = {}
         self._net = tables.Net(
             self.buffer,
@@ -152,9 +153,15 @@ class Plan:
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
+            np.zeros((L, 2)),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
             0,  # the address of the tile, known once that is compiled
         )
+
+    @property
+    def finite(self) -> Array:
+        """What the program 'gradient' found of the user's weights: NaN, or all finite."""
+        return self._net.finite
 
     def _pad_logits(self) -> None:
         """Let the exponential of what pads the logits be 0."""
@@ -198,6 +205,15 @@ class Plan:
     def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
         return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
 
+    def room_for_nonzeros(self) -> tuple[Array, Array, Array, Array, Array]:
+        """Return columns, values, starts, stops and edges for a batch without its zeros."""
+        if self._room is None:
+            places, edges = self.rows * self.sizes[0], self.segment_edges()
+            starts, stops = np.zeros((2, self.rows * (len(edges) - 1)), np.int64)
+            columns, values = np.empty(places, np.uint16), np.empty(places, self.dtype)
+            self._room = columns, values, starts, stops, edges
+        return self._room
+
     # --- programs --------------------------------------------------------------------------------
 
     def _divisions(self, l: int) -> tuple[int, int]:
@@ -215,7 +231,8 @@ class Plan:
         """Return the operations of 'predict', 'measure', 'gradient' or 'train', as a table.
 
         A row is (operation, layer, division among threads, whether the threads meet before it).
-        The batches of 'predict' and 'measure' are consecutive examples.  ``sparse`` is for inputs
+        The batches of 'predict' and 'measure' are consecutive examples; 'gradient' begins with the
+        user's parameters, where ``Data.params`` says.  ``sparse`` is for inputs
         without their zeros, ``decay`` for a loss with a weight decay.
         """
         L = len(self.sizes) - 1
@@ -225,6 +242,8 @@ class Plan:
             operations = [(tables.FORWARD, 0, tables.BY_ROWS)]
         elif sparse:
             operations = [(tables.FORWARD, 0, tables.BY_INPUTS), (tables.JOIN, 0, tables.BY_ROWS)]
+            if kind == "gradient":
+                operations.insert(0, (tables.COMPRESS, 0, tables.BY_INPUTS))
             first = tables.BY_INPUTS
         elif consecutive:
             if first == tables.BY_INPUTS:  # what is read where it lies needs no division
@@ -240,6 +259,8 @@ class Plan:
             last = tables.MEASURE if kind == "measure" else tables.STORE
             operations.append((last, L - 1, tables.BY_ROWS))
         else:
+            if kind == "gradient":
+                operations = [(tables.FETCH, l, tables.BY_INPUTS) for l in range(L)] + operations
             if decay:
                 operations += [(tables.SQUARES, l, tables.BY_ROWS) for l in range(L)]
             operations.append((tables.LOSS, L - 1, tables.BY_ROWS))

@@ -14,6 +14,7 @@ from by_layers import ByLayers, bits, build, examples
 
 import fastbp
 from fastbp import TwoLayerNet, fit
+from fastbp.examples import BATCH_SAMPLE_ROWS, is_worth_compressing
 from fastbp.kernels.jit import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the loop is compiled, or takes minutes")
@@ -63,6 +64,39 @@ def test_gradients_are_those_of_the_layers(dtype, name, rows, decay):
     expected_loss, expected = layers.loss_and_gradient(x, t)
     assert loss == pytest.approx(expected_loss, rel=TOLERANCE[dtype])
     assert_gradients_near(grads, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("rows", [16, 100, 253])
+@every_net
+@both_types
+def test_gradients_of_batches_that_are_mostly_zeros_are_those_of_the_layers(
+    dtype, name, rows, threads
+):
+    net, layers = twins(name, decay=0.1, dtype=dtype)
+    x, t = inputs(name, "sparse", N=rows)
+    assert is_worth_compressing(x, BATCH_SAMPLE_ROWS)
+    for batch in (x, x[::-1], 2 * x):  # what was compressed before is gone
+        assert_gradients_near(net.gradient(batch, t), layers.gradient(batch, t), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 783])
+def test_weights_that_are_not_finite_count_where_the_input_is_zero_too(row, value):
+    net, layers = twins("784-50-10")
+    x, t = inputs("784-50-10", "sparse", N=100)
+    x[:, row] = 0  # times which infinity is NaN
+    expected = net.gradient(x, t)
+    for network in (net, layers):
+        network.params["W1"][row, 3] = value
+    with np.errstate(invalid="ignore"):
+        (loss, grads), (_, other) = (n.loss_and_gradient(x, t) for n in (net, layers))
+    assert np.isnan(loss)
+    for key, g in other.items():
+        np.testing.assert_array_equal(np.isnan(grads[key]), np.isnan(g), err_msg=key)
+    net.params["W1"][row, 3] = 0.0
+    layers.params["W1"][row, 3] = 0.0
+    assert_gradients_near(net.gradient(x, t), layers.gradient(x, t), 1e-12)
+    assert not any(np.isnan(g).any() for g in expected.values())
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])

@@ -8,13 +8,12 @@ from typing import Any
 from .forward import prefetch_segments
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
-from .simd import address_of, row_of, transpose_block, vector_lanes, view
+from .panels import deliver_bias, deliver_weights, transpose_weights
+from .simd import address_of, row_of, view
 from .sparse import add_to_rows
 from .tables import (
     ACTIVATION,
     ADAGRAD,
-    BACK_FIRST,
-    BACK_LAST,
     BIAS,
     BLOCK,
     CODE,
@@ -158,7 +157,9 @@ def update(
                     )  # fmt: skip
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
-            if l > 0 and rule.kind != KEEP:
+            if rule.kind == KEEP and data.grads.size:
+                deliver_weights(net, data, l, p, g, stop)
+            elif l > 0:
                 transpose_weights(net, l, p, g, min(stop, layer[INPUTS]))
 
 
@@ -216,11 +217,13 @@ def update_sparse(
                 dz = gradient + n * h_row
                 add_to_rows(
                     code, buffer, dz, buffer, dz,
-                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    data.columns, data.values, data.starts[segment], data.stops[segment],
                     result, origin, stride,
                 )  # fmt: skip
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, scratch, size, rule.decay, step)
+            if rule.kind == KEEP and data.grads.size:
+                deliver_weights(net, data, 0, p, data.edges[r], data.edges[r + 1])
 
 
 @part
@@ -243,7 +246,7 @@ def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
 
 @part
 def update_bias(
-    net: Any, rule: Any, l: int, B: int, p0: int, p1: int, thread: int, step: int
+    net: Any, data: Any, rule: Any, l: int, B: int, p0: int, p1: int, thread: int, step: int
 ) -> None:
     """Gradient of the bias in panels p0 to p1, and the step along it."""
     buffer, layer = net.buffer, row_of(net.layers, l)
@@ -269,6 +272,8 @@ def update_bias(
                 db[j] += dz[j]
         if rule.kind > SGD:
             apply_rule(net, rule, bias, scratch, width, 0.0, step)
+        elif rule.kind == KEEP and data.grads.size:
+            deliver_bias(net, data, l, p)
 
 
 @part
@@ -302,36 +307,3 @@ def apply_rule(
         n = rule.steps + step + 1
         lr_t = T(rule.lr * math.sqrt(1.0 - rule.second**n) / (1.0 - rule.first**n))
         adam_update(param, first, second, grad, lr_t, a, b, eps)
-
-
-@part
-def transpose_weights(net: Any, l: int, p: int, k0: int, k1: int) -> None:
-    """Bring W.T up to date with rows k0 to k1 of panel p of W.
-
-    Squares of a register's width go through the registers: whole ones over the columns, whose
-    padding they take along into rows of W.T that nobody reads.  Rows that fill no square go one by
-    one.
-    """
-    buffer, layer, panel = net.buffer, row_of(net.layers, l), row_of(net.panels, p)
-    V = vector_lanes(buffer)
-    n0 = panel[COLUMN]
-    n1 = min(n0 + columns_of_code(panel[CODE], buffer), layer[OUTPUTS])
-    for q in range(layer[BACK_FIRST], layer[BACK_LAST]):
-        back = row_of(net.panels, q)
-        first = max(k0, back[COLUMN])
-        last = min(k1, back[COLUMN] + columns_of_code(back[CODE], buffer))
-        begin = min((first + V - 1) // V * V, max(first, last))
-        end = max(begin, last // V * V)
-        for k in range(first, last):
-            if begin <= k < end:
-                continue
-            target = back[START] + k - back[COLUMN]
-            source = panel[START] + k * panel[ROW] - n0
-            for n in range(n0, n1):
-                buffer[target + n * back[ROW]] = buffer[source + n]
-        for k in range(begin, end, V):
-            for n in range(n0, n1, V):
-                transpose_block(
-                    buffer, back[START] + n * back[ROW] + k - back[COLUMN], back[ROW],
-                    buffer, panel[START] + k * panel[ROW] + n - n0, panel[ROW],
-                )  # fmt: skip

@@ -13,7 +13,7 @@ from .jit import part
 from .rows import row_max, row_sum
 from .simd import address_of, prefetch, row_of, view
 from .softmax_loss import reciprocal
-from .sparse import sum_rows
+from .sparse import compress_segment, sum_rows
 from .tables import (
     ACTIVATION,
     BIAS,
@@ -150,14 +150,14 @@ def forward_sparse(
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             for n in range(n0, n1):
-                if r == r0:
+                if r == r0 and data.x.size == 0:  # else they are there, just compressed
                     soon = rows[begin + min(n + EXAMPLES_AHEAD, n1 - 1)] * segments + r
                     prefetch_segments(data, soon, soon + r1 - r0)
                 segment = rows[begin + n] * segments + r
                 h = to + n * h_row + column
                 sum_rows(
                     code, buffer, h, buffer, bias if r == r0 else h,
-                    data.columns, data.values, data.starts[segment], data.starts[segment + 1],
+                    data.columns, data.values, data.starts[segment], data.stops[segment],
                     buffer, start, stride,
                 )  # fmt: skip
     if r1 - r0 == segments:
@@ -169,9 +169,24 @@ def forward_sparse(
 
 
 @part
+def compress_batch(net: Any, data: Any, rows: Any, begin: int, B: int, r0: int, r1: int) -> None:
+    """Note what is not zero in ranges r0 to r1 of the batch; each segment has room for all."""
+    D, segments = net.layers[0, INPUTS], data.edges.size - 1
+    for n in range(B):
+        example = rows[begin + n]
+        for r in range(r0, r1):
+            k0, k1, segment = data.edges[r], data.edges[r + 1], example * segments + r
+            p = example * D + k0
+            data.starts[segment] = p
+            data.stops[segment] = compress_segment(
+                data.columns, data.values, p, p + k1 - k0, data.x, example * D, k0, k1
+            )
+
+
+@part
 def prefetch_segments(data: Any, first: int, last: int) -> None:
     """Prefetch the numbers of segments first to last."""
-    start, stop = data.starts[first], data.starts[last]
+    start, stop = data.starts[first], data.stops[last - 1]
     for p in range(start, stop, LINE // 2):
         prefetch(address_of(data.columns, p))
     for p in range(start, stop, LINE // data.values.itemsize):

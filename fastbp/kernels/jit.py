@@ -256,8 +256,11 @@ def threading_layer() -> str | None:
 @contextlib.contextmanager
 def on_threads(n: int) -> Iterator[None]:
     """Run parallel kernels on n threads within a block; every Python thread has its own number."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    before, n = numba.get_num_threads(), min(n, numba.config.NUMBA_NUM_THREADS)
+    if n == before:  # to set it takes microseconds
+        yield
+        return
+    numba.set_num_threads(n)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ Widths are the host's: 16 float32 (8 float64) with AVX-512, 8 with AVX2, 4 with 
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -216,6 +217,16 @@ def call_at(inputs: tuple[Any, ...]) -> Any:
     return generate
 
 
+def _flat_array(context: Any, builder: Any, flat: Any, pointer: Any, size: Any) -> Any:
+    """Return an array that owns nothing, within an intrinsic."""
+    result = context.make_array(flat)(context, builder)
+    itemsize = constant(flat.dtype.bitwidth // 8)
+    populate_array(
+        result, data=pointer, shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None
+    )
+    return result._getvalue()
+
+
 @intrinsic
 def view(typing: Any, array: Any, start: Any, size: Any) -> Any:
     """``array.reshape(-1)[start : start + size]`` of a contiguous array, without reference counts.
@@ -229,19 +240,30 @@ def view(typing: Any, array: Any, start: Any, size: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, start, size = arguments
-        result = context.make_array(flat)(context, builder)
-        itemsize = constant(array.dtype.bitwidth // 8)
-        populate_array(
-            result,
-            data=data_pointer(context, builder, array, source, start),
-            shape=[size],
-            strides=[itemsize],
-            itemsize=itemsize,
-            meminfo=None,
-        )
-        return result._getvalue()
+        pointer = data_pointer(context, builder, array, source, start)
+        return _flat_array(context, builder, flat, pointer, size)
 
     return flat(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def view_at(typing: Any, like: Any, address: Any, size: Any) -> Any:
+    """Return ``size`` numbers at an address as a flat array, of the type of another array.
+
+    Whoever knows the address keeps alive what lies there.
+    """
+    if not isinstance(like, types.Array):
+        return None
+    flat = types.Array(like.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, address, size = arguments
+        number = context.get_data_type(like.dtype)
+        return _flat_array(
+            context, builder, flat, builder.inttoptr(address, number.as_pointer()), size
+        )
+
+    return flat(like, types.intp, types.intp), generate
 
 
 @part
@@ -367,6 +389,11 @@ if JIT_DISABLED:
     def view(array: Any, start: int, size: int) -> Any:
         """Return a slice."""
         return array.reshape(-1)[start : start + size]
+
+    def view_at(like: Any, address: int, size: int) -> Any:
+        """Return the array."""
+        memory = (ctypes.c_byte * (int(size) * like.itemsize)).from_address(int(address))
+        return np.frombuffer(memory, like.dtype)
 
     def address_of(array: Any, offset: int) -> int:
         """Return nothing of use: only ``prefetch`` asks."""

@@ -20,7 +20,7 @@ from numba.core import types
 
 from . import simd
 from .gemm import CODES, columns_of, widths_of
-from .jit import JIT_DISABLED, intrinsic, kernel
+from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .simd import MASK_BITS, lowest_bit, nonzero_bits, view
 
 
@@ -157,6 +157,28 @@ def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
             counts[n, s] = count
 
 
+@part
+def compress_segment(
+    columns: Any, values: Any, p: int, stop: int, x: Any, row: int, k0: int, k1: int
+) -> int:
+    """Put the non-zeros in columns k0 to k1 of a row to places p to stop; returns where they end.
+
+    The row begins ``row`` elements behind the first of x.
+    """
+    flat = view(x, 0, x.size)
+    for k in range(k0, k1, MASK_BITS):
+        bits = nonzero_bits(flat, row + k)
+        if k1 - k < MASK_BITS:
+            bits &= (1 << (k1 - k)) - 1
+        while bits != 0 and p < stop:
+            column = k + lowest_bit(bits)
+            columns[p] = np.uint16(column)
+            values[p] = flat[row + column]
+            bits &= bits - 1
+            p += 1
+    return p
+
+
 @kernel("uint16[::1], T[::1], T[:, ::1], int64[::1], int64[::1]")
 def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None:
     """Columns and values of the non-zeros of all rows, segment by segment.
@@ -172,21 +194,12 @@ def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None
     starts : (N * S + 1,) int64 - where the segments of these rows begin, and the last one ends
     edges : (S + 1,) int64 - the columns between which a row is cut
     """
-    zero, D, flat = x.dtype.type(0), x.shape[1], view(x, 0, x.size)
+    zero, D = x.dtype.type(0), x.shape[1]
     segments = edges.size - 1
     for n in range(x.shape[0]):
         for s in range(segments):
             p, stop = starts[n * segments + s], starts[n * segments + s + 1]
-            for k in range(edges[s], edges[s + 1], MASK_BITS):
-                bits = nonzero_bits(flat, n * D + k)
-                if edges[s + 1] - k < MASK_BITS:
-                    bits &= (1 << (edges[s + 1] - k)) - 1
-                while bits != 0 and p < stop:
-                    column = k + lowest_bit(bits)
-                    columns[p] = np.uint16(column)
-                    values[p] = flat[n * D + column]
-                    bits &= bits - 1
-                    p += 1
+            p = compress_segment(columns, values, p, stop, x, n * D, edges[s], edges[s + 1])
             for q in range(p, stop):
                 columns[q] = np.uint16(edges[s])
                 values[q] = zero

@@ -21,6 +21,7 @@ from numba.core import types
 
 from .backward import backward, sum_squares, update, update_bias, update_sparse
 from .forward import (
+    compress_batch,
     forward,
     forward_half,
     forward_sparse,
@@ -32,6 +33,7 @@ from .forward import (
 )
 from .gemm import TILE_ROWS
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, prange
+from .panels import fetch_bias, fetch_weights
 from .simd import call_at, row_of
 from .tables import (
     BACK_FIRST,
@@ -40,7 +42,9 @@ from .tables import (
     BEGINS_REGION,
     BY_INPUTS,
     BY_PANELS,
+    COMPRESS,
     DIVISION,
+    FETCH,
     FIRST,
     FLOATS,
     FORWARD,
@@ -76,7 +80,19 @@ def operate(
     layer = row_of(net.layers, l)
     B = end - begin
     n0, n1 = share(B, TILE_ROWS, thread, threads)
-    if what == GATHER:
+    if what == FETCH:
+        for half in range(2 if data.params.size else 0):
+            if half % threads == thread:
+                k0, k1 = half_of_inputs(layer, half)
+                net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
+        if thread == 0 and data.params.size:
+            fetch_bias(net, data, l)
+    elif what == COMPRESS:
+        for half in range(2 if data.x.size else 0):
+            if half % threads == thread:
+                ranges = (data.edges.size - 1) // 2
+                compress_batch(net, data, rows, begin, B, half * ranges, (half + 1) * ranges)
+    elif what == GATHER:
         if division == BY_INPUTS:
             for half in range(2):
                 if half % threads == thread:
@@ -129,11 +145,11 @@ def operate(
             q0, q1 = share(p1 - p0, 1, thread, threads)
             p0, p1 = p0 + q0, p0 + q1
             k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
-            update_bias(net, rule, l, B, p0, p1, thread, step)
+            update_bias(net, data, rule, l, B, p0, p1, thread, step)
             update(net, data, rule, rows, end + n0, end + n1, B, l, k0, k1, p0, p1, thread, step)
             return
         if thread == 0:
-            update_bias(net, rule, l, B, p0, p1, thread, step)
+            update_bias(net, data, rule, l, B, p0, p1, thread, step)
         if division == BY_INPUTS:
             for half in range(2):
                 if half % threads != thread:
@@ -232,9 +248,9 @@ def _run(
 
 _NET = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], int64[::1], int64),
+        float64[:, ::1], float64[:, ::1], int64[::1], int64),
     Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
-        int64[::1], T[:, ::1], T[:, ::1]),
+        int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
     int64[::1],
 """

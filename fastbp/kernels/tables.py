@@ -12,7 +12,10 @@ from .gemm import TILE_ROWS
 from .jit import part
 
 # Operations of a program; its columns; how an operation is divided among threads.
-GATHER, GATHER_REST, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD, UPDATE = range(10)
+(
+    FETCH, COMPRESS, GATHER, GATHER_REST, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD,
+    UPDATE,
+) = range(12)  # fmt: skip
 OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
 BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
 # Columns of the table of layers.  Offsets count elements of the buffer.
@@ -60,6 +63,7 @@ class Net(NamedTuple):
     layers, panels, program : int64[:, ::1] - the tables
     work : float64[:, ::1] - a column for each row of the batch: total, logit, right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
+    finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs
     tile : int - the address of the compiled tile of the matrix product
@@ -72,6 +76,7 @@ class Net(NamedTuple):
     program: Any
     work: Any
     squares: Any
+    finite: Any
     sizes: Any
     tile: int
 
@@ -83,15 +88,17 @@ class Data(NamedTuple):
     """Examples: inputs of one kind, targets of one kind; the others are empty.
 
     source : int - FLOATS, BYTES or SPARSE
-    x : T[:, ::1]
+    x : T[:, ::1] - of SPARSE: what a program is to compress itself, or empty
     bytes : uint8[:, ::1]
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row
-    starts : int64[::1] - where the segments of the rows begin, and where the last one ends
+    starts, stops : int64[::1] - where the segments of the rows begin and end
     edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
         are in the first half of the inputs
     labels : int64[::1]
     targets : T[:, ::1] - probabilities
     out : T[:, ::1] - where logits are stored
+    params, grads : int64[::1] - addresses of W1, b1, W2, ... and of their gradients, as users have
+        them, C-contiguous: for a program that fetches and delivers them itself
     """
 
     source: int
@@ -100,10 +107,13 @@ class Data(NamedTuple):
     columns: Any
     values: Any
     starts: Any
+    stops: Any
     edges: Any
     labels: Any
     targets: Any
     out: Any
+    params: Any
+    grads: Any
 
 
 class Rule(NamedTuple):
