@@ -280,6 +280,11 @@ def require_numbers(where: str, name: str, x: Any) -> None:
     as_array(where, name, np.empty(0, x.dtype))
 
 
+def is_finite(x: Array) -> bool:
+    """Whether no element of x, floats, is NaN or infinite."""
+    return first_nonfinite(as_kernel_array("is_finite", "x", x).ravel()) < 0
+
+
 def require_finite(where: str, name: str, x: Array) -> None:
     """Raise ValueError with the first place where x, (N, ...) floats, is NaN or infinite."""
     rows = max(1, (1 << 20) // max(1, x[:1].size))

@@ -25,13 +25,15 @@ from ._arrays import (
     as_parameter,
     as_plain,
     as_targets,
+    is_finite,
     nonnegative,
     positive_int,
     require_numbers,
 )
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
-from .examples import as_batch, as_data
+from .examples import as_batches, as_data
+from .kernels.tables import Data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "Network"]
@@ -207,7 +209,8 @@ class Network:
                 out = np.empty((len(x), self.sizes[-1]), self.dtype)
                 for start in range(0, len(x), EVALUATION_ROWS):
                     piece = slice(start, start + EVALUATION_ROWS)
-                    engine.predict(out[piece], as_data("predict", x[piece], NO_TARGETS, self.dtype))
+                    data = self._examples("predict", x[piece], NO_TARGETS, engine)
+                    engine.predict(out[piece], data)
             self._forget()
             return out
         return self._forward(x)
@@ -295,7 +298,7 @@ class Network:
         if self._is_batch(x, 1) and self.is_standard():
             with self._engine(CONSECUTIVE_ROWS) as engine:
                 for piece in pieces:
-                    data = as_data(where, x[piece], t[piece], self.dtype)
+                    data = self._examples(where, x[piece], t[piece], engine)
                     sums += engine.measure(data, len(t[piece]), self.last_layer.eps)
         else:
             loss_layer = SoftmaxWithLoss(self.last_layer.eps)
@@ -346,7 +349,7 @@ class Network:
         if self._is_batch(x, GRADIENT_ROWS) and self.is_standard():
             t = as_targets("SoftmaxWithLoss.forward", t, len(x), self.sizes[-1], self.dtype)
             with self._engine(len(x), packed=False) as engine:
-                data = as_batch("Affine.forward", x, t, engine.plan)
+                data = as_batches("Affine.forward", x, t, engine.plan)
                 loss, grads = engine.gradient(
                     self.params, data, len(x), self.weight_decay_lambda, self.last_layer.eps
                 )
@@ -418,6 +421,12 @@ class Network:
         yield engine
         if engine.plan.buffer.nbytes <= KEPT_BYTES:
             self._engines.append(engine)
+
+    def _examples(self, where: str, x: Array, t: Array, engine: Engine) -> Data:
+        """Return examples as the loop reads them, to measure or predict."""
+        if not is_finite(self.params["W1"]):  # 0 times infinity is NaN, not nothing
+            return as_data(where, x, t, self.dtype)
+        return as_batches(where, x, t, engine.plan)
 
     def _is_batch(self, x: Any, rows: int) -> bool:
         """Whether x is so many examples that the compiled loop is worth its call."""

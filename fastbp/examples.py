@@ -18,8 +18,8 @@ SPARSE_BELOW = 0.35
 SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
-# Of a single batch, whose gradient takes as long as to count a few thousand numbers ten times.
-BATCH_SAMPLE_ROWS = 8
+# Of examples that are looked at once: to count a few thousand numbers takes some microseconds.
+FEW_SAMPLE_ROWS = 8
 
 # Numbers that are converted at a time: a millisecond's work.
 PIECE = 1 << 20
@@ -175,8 +175,10 @@ def is_worth_compressing(x: Array | SparseRows, rows: int = SAMPLE_ROWS) -> bool
     return bool(np.count_nonzero(sample != 0) < SPARSE_BELOW * sample.size)
 
 
-def as_batch(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
-    """Return one batch for the program 'gradient', which is to skip its zeros if that is faster.
+def as_batches(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
+    """Return examples for programs that look at each once, and are to skip zeros if that is faster.
+
+    Each batch is compressed right before it is used.
 
     Parameters
     ----------
@@ -185,10 +187,10 @@ def as_batch(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
     x, t : arrays
         As for :func:`as_data`.
     plan : Plan
-        Of the network, with room for so many rows.
+        Of the network.
     """
     data = as_data(where, x, t, plan.dtype)
-    if data.source == tables.FLOATS and is_worth_compressing(data.x, BATCH_SAMPLE_ROWS):
+    if data.source == tables.FLOATS and is_worth_compressing(data.x, FEW_SAMPLE_ROWS):
         columns, values, starts, stops, edges = plan.room_for_nonzeros()
         data = data._replace(
             source=tables.SPARSE, columns=columns, values=values,

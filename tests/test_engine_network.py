@@ -14,7 +14,7 @@ from by_layers import ByLayers, bits, build, examples
 
 import fastbp
 from fastbp import TwoLayerNet, fit
-from fastbp.examples import BATCH_SAMPLE_ROWS, is_worth_compressing
+from fastbp.examples import FEW_SAMPLE_ROWS, is_worth_compressing
 from fastbp.kernels.jit import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the loop is compiled, or takes minutes")
@@ -74,9 +74,24 @@ def test_gradients_of_batches_that_are_mostly_zeros_are_those_of_the_layers(
 ):
     net, layers = twins(name, decay=0.1, dtype=dtype)
     x, t = inputs(name, "sparse", N=rows)
-    assert is_worth_compressing(x, BATCH_SAMPLE_ROWS)
+    assert is_worth_compressing(x, FEW_SAMPLE_ROWS)
     for batch in (x, x[::-1], 2 * x):  # what was compressed before is gone
         assert_gradients_near(net.gradient(batch, t), layers.gradient(batch, t), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("rows", [253, 300, 5000])
+@every_net
+@both_types
+def test_examples_that_are_mostly_zeros_are_measured_as_by_the_layers(dtype, name, rows, threads):
+    net, layers = twins(name, dtype=dtype)
+    x, t = inputs(name, "sparse", N=rows)
+    assert is_worth_compressing(x, FEW_SAMPLE_ROWS)
+    expected = layers.predict(x)
+    bound = TOLERANCE[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(net.predict(x), expected, rtol=0, atol=bound)
+    loss, accuracy = net.evaluate(x, t)
+    assert loss == pytest.approx(layers.evaluate(x, t)[0], rel=TOLERANCE[dtype])
+    assert accuracy == np.mean(net.predict(x).argmax(axis=1) == t)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -90,7 +105,10 @@ def test_weights_that_are_not_finite_count_where_the_input_is_zero_too(row, valu
         network.params["W1"][row, 3] = value
     with np.errstate(invalid="ignore"):
         (loss, grads), (_, other) = (n.loss_and_gradient(x, t) for n in (net, layers))
+        y = net.predict(np.tile(x, (3, 1)))
+        assert np.isnan(net.evaluate(x, t)[0])
     assert np.isnan(loss)
+    assert np.isnan(y).all()
     for key, g in other.items():
         np.testing.assert_array_equal(np.isnan(grads[key]), np.isnan(g), err_msg=key)
     net.params["W1"][row, 3] = 0.0

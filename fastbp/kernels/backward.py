@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .forward import prefetch_segments
+from .forward import prefetch_segments, segment_of
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
 from .panels import deliver_bias, deliver_weights, transpose_weights
@@ -211,9 +211,9 @@ def update_sparse(
             for n in range(B):
                 following = begin + B + n
                 if r == half * ranges and p == layer[FIRST] and following < rows.size:
-                    soon = rows[following] * segments + r
+                    soon = segment_of(data, rows, begin, B + n, r)
                     prefetch_segments(data, soon, soon + ranges)
-                segment = rows[begin + n] * segments + r
+                segment = segment_of(data, rows, begin, n, r)
                 dz = gradient + n * h_row
                 add_to_rows(
                     code, buffer, dz, buffer, dz,

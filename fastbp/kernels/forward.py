@@ -150,10 +150,10 @@ def forward_sparse(
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             for n in range(n0, n1):
-                if r == r0 and data.x.size == 0:  # else they are there, just compressed
-                    soon = rows[begin + min(n + EXAMPLES_AHEAD, n1 - 1)] * segments + r
+                if r == r0 and data.x.size == 0:
+                    soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
                     prefetch_segments(data, soon, soon + r1 - r0)
-                segment = rows[begin + n] * segments + r
+                segment = segment_of(data, rows, begin, n, r)
                 h = to + n * h_row + column
                 sum_rows(
                     code, buffer, h, buffer, bias if r == r0 else h,
@@ -169,18 +169,30 @@ def forward_sparse(
 
 
 @part
-def compress_batch(net: Any, data: Any, rows: Any, begin: int, B: int, r0: int, r1: int) -> None:
-    """Note what is not zero in ranges r0 to r1 of the batch; each segment has room for all."""
+def compress_batch(
+    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
+) -> None:
+    """Note what is not zero in rows n0 to n1 of the batch and ranges r0 to r1 of the inputs.
+
+    The segments lie by their places in the batch, and each has room for all of its inputs.
+    """
     D, segments = net.layers[0, INPUTS], data.edges.size - 1
-    for n in range(B):
-        example = rows[begin + n]
+    for n in range(n0, n1):
+        source = rows[begin + n] * D
         for r in range(r0, r1):
-            k0, k1, segment = data.edges[r], data.edges[r + 1], example * segments + r
-            p = example * D + k0
+            k0, k1, segment = data.edges[r], data.edges[r + 1], n * segments + r
+            p = n * D + k0
             data.starts[segment] = p
             data.stops[segment] = compress_segment(
-                data.columns, data.values, p, p + k1 - k0, data.x, example * D, k0, k1
+                data.columns, data.values, p, p + k1 - k0, data.x, source, k0, k1
             )
+
+
+@part
+def segment_of(data: Any, rows: Any, begin: int, n: int, r: int) -> int:
+    """Return which segment is range r of row n of the batch."""
+    row = rows[begin + n] if data.x.size == 0 else n  # else it was compressed a moment ago
+    return row * (data.edges.size - 1) + r
 
 
 @part

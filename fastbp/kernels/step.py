@@ -42,6 +42,7 @@ from .tables import (
     BEGINS_REGION,
     BY_INPUTS,
     BY_PANELS,
+    BY_ROWS,
     COMPRESS,
     DIVISION,
     FETCH,
@@ -87,11 +88,14 @@ def operate(
                 net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
         if thread == 0 and data.params.size:
             fetch_bias(net, data, l)
+    elif what == COMPRESS and division == BY_ROWS:
+        if data.x.size:
+            compress_batch(net, data, rows, begin, n0, min(n1, B), 0, data.edges.size - 1)
     elif what == COMPRESS:
         for half in range(2 if data.x.size else 0):
             if half % threads == thread:
                 ranges = (data.edges.size - 1) // 2
-                compress_batch(net, data, rows, begin, B, half * ranges, (half + 1) * ranges)
+                compress_batch(net, data, rows, begin, 0, B, half * ranges, (half + 1) * ranges)
     elif what == GATHER:
         if division == BY_INPUTS:
             for half in range(2):
