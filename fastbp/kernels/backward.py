@@ -175,13 +175,14 @@ def clear_padding(net: Any, panel: Any, scratch: int) -> None:
 
 @part
 def update_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, half: int, thread: int, step: int
-) -> None:
-    """Gradient of the rows of the first W in one half of the inputs, and the step along it.
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, l: int, half: int,
+    thread: int, step: int,
+) -> None:  # fmt: skip
+    """Gradient of the rows of W, the first, in one half of the inputs, and the step along it.
 
     The examples of the next batch are prefetched meanwhile, in the first range.
     """
-    buffer, state, layer = net.buffer, net.state, row_of(net.layers, 0)
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
     segments = data.edges.size - 1
@@ -223,7 +224,7 @@ def update_sparse(
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, scratch, size, rule.decay, step)
             if rule.kind == KEEP and data.grads.size:
-                deliver_weights(net, data, 0, p, data.edges[r], data.edges[r + 1])
+                deliver_weights(net, data, l, p, data.edges[r], data.edges[r + 1])
 
 
 @part

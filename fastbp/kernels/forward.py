@@ -103,7 +103,7 @@ def forward(
             )  # fmt: skip
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
-                activate(view(buffer, row, width), SIGMOID)
+                activate(view(buffer, row, width), layer[ACTIVATION])
 
 
 @part

@@ -42,7 +42,6 @@ from .tables import (
     BEGINS_REGION,
     BY_INPUTS,
     BY_PANELS,
-    BY_ROWS,
     COMPRESS,
     DIVISION,
     FETCH,
@@ -76,96 +75,75 @@ def operate(
     net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, step: int,
     operation: Any, thread: int, threads: int,
 ) -> None:  # fmt: skip
-    """Do one thread's share of one operation of the program."""
+    """Do one thread's share of one operation of the program.
+
+    A share is some rows of the batch, some rows of W (inputs) and some of its panels.  Each kind of
+    work is called in one place only: every call is compiled into this one.
+    """
     what, l, division = operation[OPERATION], operation[LAYER], operation[DIVISION]
-    layer = row_of(net.layers, l)
-    B = end - begin
-    n0, n1 = share(B, TILE_ROWS, thread, threads)
-    if what == FETCH:
-        for half in range(2 if data.params.size else 0):
-            if half % threads == thread:
-                k0, k1 = half_of_inputs(layer, half)
-                net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
-        if thread == 0 and data.params.size:
-            fetch_bias(net, data, l)
-    elif what == COMPRESS and division == BY_ROWS:
-        if data.x.size:
-            compress_batch(net, data, rows, begin, n0, min(n1, B), 0, data.edges.size - 1)
-    elif what == COMPRESS:
-        for half in range(2 if data.x.size else 0):
-            if half % threads == thread:
-                ranges = (data.edges.size - 1) // 2
-                compress_batch(net, data, rows, begin, 0, B, half * ranges, (half + 1) * ranges)
-    elif what == GATHER:
+    layer, B, segments = row_of(net.layers, l), end - begin, data.edges.size - 1
+    for half in range(2):  # of the inputs, if these are divided; one thread does both
+        n0, n1 = share(B, TILE_ROWS, 0, 1)
+        k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
+        r0, r1 = 0, segments
+        p0, p1 = layer[FIRST], layer[LAST]
+        ahead, ahead_end = end, end  # of the next batch, to be fetched from memory meanwhile
+        if what == BACKWARD:
+            p0, p1 = layer[BACK_FIRST], layer[BACK_LAST]
         if division == BY_INPUTS:
-            for half in range(2):
-                if half % threads == thread:
-                    k0, k1 = half_of_inputs(layer, half)
-                    gather(net, data, rows, begin, end, 0, B, k0, k1)
-        else:
-            gather(net, data, rows, begin, end, n0, n1, 0, layer[INPUTS])
-    elif what == GATHER_REST:
-        rest = B // TILE_ROWS * TILE_ROWS if data.source == FLOATS else 0
-        gather(net, data, rows, begin, end, max(n0, rest), n1, 0, layer[INPUTS])
-    elif what == SQUARES:
-        k0, k1 = share(layer[INPUTS], GROUP, thread, threads)
-        sum_squares(net, l, k0, k1)
-    elif what == FORWARD and division == BY_INPUTS:
-        for half in range(2):
             if half % threads != thread:
                 continue
-            if data.source == SPARSE:
-                ranges = (data.edges.size - 1) // 2
-                r0, r1 = half * ranges, (half + 1) * ranges
-                forward_sparse(net, data, rows, begin, 0, B, r0, r1)
-            else:
-                forward_half(net, l, B, half)
-    elif what == JOIN:
-        join_halves(net, l, n0, n1)
-    elif what == FORWARD and l == 0 and data.source == SPARSE:
-        forward_sparse(net, data, rows, begin, n0, min(n1, B), 0, data.edges.size - 1)
-    elif what == FORWARD:
-        p0, p1 = layer[FIRST], layer[LAST]
-        if division == BY_PANELS:
-            n0, n1 = share(B, TILE_ROWS, 0, 1)
+            k0, k1 = half_of_inputs(layer, half)
+            r0, r1 = half * (segments // 2), (half + 1) * (segments // 2)
+            ahead_end = end + B
+        elif half == 1:
+            break
+        elif division == BY_PANELS:
             q0, q1 = share(p1 - p0, 1, thread, threads)
             p0, p1 = p0 + q0, p0 + q1
-        direct = net.program[0, OPERATION] == GATHER_REST and data.source == FLOATS and l == 0
-        forward(net, data, rows[begin] if direct else -1, B, l, n0, n1, p0, p1)
-    elif what in (LOSS, MEASURE):
-        softmax_loss(net, data, rule, rows, begin, end, n0, n1, what == MEASURE)
-    elif what == STORE:
-        store(net, data, rows, begin, end, n0, n1)
-    elif what == BACKWARD:
-        p0, p1 = layer[BACK_FIRST], layer[BACK_LAST]
-        if division == BY_PANELS:
-            n0, n1 = share(B, TILE_ROWS, 0, 1)
-            q0, q1 = share(p1 - p0, 1, thread, threads)
-            p0, p1 = p0 + q0, p0 + q1
-        backward(net, l, n0, n1, p0, p1)
-    else:
-        p0, p1 = layer[FIRST], layer[LAST]
-        if division == BY_PANELS:
-            q0, q1 = share(p1 - p0, 1, thread, threads)
-            p0, p1 = p0 + q0, p0 + q1
-            k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
-            update_bias(net, data, rule, l, B, p0, p1, thread, step)
-            update(net, data, rule, rows, end + n0, end + n1, B, l, k0, k1, p0, p1, thread, step)
-            return
-        if thread == 0:
-            update_bias(net, data, rule, l, B, p0, p1, thread, step)
-        if division == BY_INPUTS:
-            for half in range(2):
-                if half % threads != thread:
-                    continue
-                k0, k1 = half_of_inputs(layer, half)
-                if data.source == SPARSE:
-                    update_sparse(net, data, rule, rows, begin, B, half, thread, step)
-                else:
-                    update(net, data, rule, rows, end, end + B, B, l, k0, k1, p0, p1, thread, step)
+            m0, m1 = share(B, TILE_ROWS, thread, threads)
+            ahead, ahead_end = end + m0, end + m1
+        elif what in (SQUARES, UPDATE):
+            k0, k1 = share(layer[INPUTS], GROUP if what == SQUARES else TILE_ROWS, thread, threads)
         else:
-            k0, k1 = share(layer[INPUTS], TILE_ROWS, thread, threads)
-            update(net, data, rule, rows, end, end, B, l, k0, k1, p0, p1, thread, step)
+            n0, n1 = share(B, TILE_ROWS, thread, threads)
+
+        if what == FETCH:
+            if data.params.size:
+                net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
+                if half == 0:
+                    fetch_bias(net, data, l)
+        elif what == COMPRESS:
+            if data.x.size:
+                compress_batch(net, data, rows, begin, n0, min(n1, B), r0, r1)
+        elif what in (GATHER, GATHER_REST):
+            if what == GATHER_REST and data.source == FLOATS:
+                n0 = max(n0, B // TILE_ROWS * TILE_ROWS)
+            gather(net, data, rows, begin, end, n0, n1, k0, k1)
+        elif what == SQUARES:
+            sum_squares(net, l, k0, k1)
+        elif what == FORWARD and l == 0 and data.source == SPARSE:
+            forward_sparse(net, data, rows, begin, n0, min(n1, B), r0, r1)
+        elif what == FORWARD and division == BY_INPUTS:
+            forward_half(net, l, B, half)
+        elif what == FORWARD:
+            direct = net.program[0, OPERATION] == GATHER_REST and data.source == FLOATS and l == 0
+            forward(net, data, rows[begin] if direct else -1, B, l, n0, n1, p0, p1)
+        elif what == JOIN:
+            join_halves(net, l, n0, n1)
+        elif what in (LOSS, MEASURE):
+            softmax_loss(net, data, rule, rows, begin, end, n0, n1, what == MEASURE)
+        elif what == STORE:
+            store(net, data, rows, begin, end, n0, n1)
+        elif what == BACKWARD:
+            backward(net, l, n0, n1, p0, p1)
+        else:
+            if division == BY_PANELS or (thread == 0 and half == 0):
+                update_bias(net, data, rule, l, B, p0, p1, thread, step)
+            if l == 0 and data.source == SPARSE:
+                update_sparse(net, data, rule, rows, begin, B, l, half, thread, step)
+            else:
+                update(net, data, rule, rows, ahead, ahead_end, B, l, k0, k1, p0, p1, thread, step)
 
 
 def _region(
