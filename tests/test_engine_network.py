@@ -94,6 +94,18 @@ def test_examples_that_are_mostly_zeros_are_measured_as_by_the_layers(dtype, nam
     assert accuracy == np.mean(net.predict(x).argmax(axis=1) == t)
 
 
+@every_net
+@both_types
+def test_of_equal_logits_the_first_is_the_answer(dtype, name):
+    net = build(SIZES[name], dtype=dtype)
+    x, t = inputs(name, N=300)
+    last = len(SIZES[name]) - 1
+    net.params[f"W{last}"][...] = 0
+    assert net.accuracy(x, t) == np.mean(t == 0)
+    net.params[f"b{last}"][1:] = 1
+    assert net.accuracy(x, t) == np.mean(t == 1)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, 783])
 def test_weights_that_are_not_finite_count_where_the_input_is_zero_too(row, value):
