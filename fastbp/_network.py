@@ -32,8 +32,8 @@ from ._arrays import (
 )
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
-from .examples import as_batches, as_data
-from .kernels.tables import Data
+from .examples import as_batches
+from .kernels.tables import FLOATS, SPARSE, Data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "Network"]
@@ -408,7 +408,10 @@ class Network:
 
     @contextmanager
     def _engine(self, rows: int, packed: bool = True) -> Iterator[Engine]:
-        """Lend the compiled loop, with the parameters of now; each Python thread gets its own."""
+        """Lend the compiled loop, each Python thread its own; with the parameters of now packed in.
+
+        Or as it is, for a program that fetches them.
+        """
         try:
             engine = self._engines.pop()
         except IndexError:
@@ -424,9 +427,10 @@ class Network:
 
     def _examples(self, where: str, x: Array, t: Array, engine: Engine) -> Data:
         """Return examples as the loop reads them, to measure or predict."""
-        if not is_finite(self.params["W1"]):  # 0 times infinity is NaN, not nothing
-            return as_data(where, x, t, self.dtype)
-        return as_batches(where, x, t, engine.plan)
+        data = as_batches(where, x, t, engine.plan)
+        if data.source == SPARSE and not is_finite(self.params["W1"]):
+            return data._replace(source=FLOATS)  # 0 times infinity is NaN, not nothing
+        return data
 
     def _is_batch(self, x: Any, rows: int) -> bool:
         """Whether x is so many examples that the compiled loop is worth its call."""

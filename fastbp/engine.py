@@ -188,7 +188,10 @@ class Engine:
         """
         grads = self.plan.empty_params()
         # Held until the end: compiled code has their addresses.
-        given = [as_kernel_array("gradient", key, params[key], self.plan.dtype) for key in grads]
+        given = [
+            as_kernel_array("gradient", key, params[key], self.plan.dtype, grad.shape)
+            for key, grad in grads.items()
+        ]
         taken = list(grads.values())
         where = np.empty((2, len(given)), np.int64)
         data = data._replace(params=where[0], grads=where[1])
@@ -198,8 +201,11 @@ class Engine:
         rule = KEEP_GRADIENT._replace(decay=decay, loss_eps=loss_eps)
         rows, begins = np.arange(count), np.array([0, count])
         losses, _ = self.run("gradient", data, rule, rows, begins)
-        if data.source == tables.SPARSE and np.isnan(self.plan.finite).any():
-            # 0 times infinity is NaN, but nothing where zeros are skipped.
+        if data.source == tables.SPARSE and not (
+            np.isfinite(self.plan.finite).all() and np.isfinite(grads["b1"]).all()
+        ):
+            # 0 times infinity is NaN, but nothing where zeros are skipped: neither forward, beside
+            # a weight, nor backward, beside a gradient, of which that of b1 is the sum.
             data = data._replace(source=tables.FLOATS)
             losses, _ = self.run("gradient", data, rule, rows, begins)
         return float(losses[0]), grads

@@ -18,8 +18,11 @@ SPARSE_BELOW = 0.35
 SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
-# Of examples that are looked at once: to count a few thousand numbers takes some microseconds.
-FEW_SAMPLE_ROWS = 8
+# Of examples that are looked at once, which must be compressed each time: to count a few thousand
+# numbers takes some microseconds, and skipping zeros gains where there are more of them, and work
+# enough for each number that is not zero.
+ONCE_SAMPLE_ROWS, ONCE_SPARSE_BELOW = 16, 0.22
+ONCE_INPUTS, ONCE_OUTPUTS = 256, 32
 
 # Numbers that are converted at a time: a millisecond's work.
 PIECE = 1 << 20
@@ -164,15 +167,22 @@ def _nothing(dtype: np.dtype[Any]) -> tables.Data:
     )
 
 
-def is_worth_compressing(x: Array | SparseRows, rows: int = SAMPLE_ROWS) -> bool:
-    """Whether skipping zeros is faster: judged by some rows, spread over all of them."""
+def is_worth_compressing(
+    x: Array | SparseRows, rows: int = SAMPLE_ROWS, below: float = SPARSE_BELOW
+) -> bool:
+    """Whether so few numbers are not zero: judged by some rows, spread over all of them."""
     if isinstance(x, SparseRows):
         return True
     if x[:1].size > SPARSE_COLUMNS:
         return False
     sample = x[:: max(1, len(x) // rows)]
     # Compared first: NumPy counts booleans ten times as fast as numbers.
-    return bool(np.count_nonzero(sample != 0) < SPARSE_BELOW * sample.size)
+    return bool(np.count_nonzero(sample != 0) < below * sample.size)
+
+
+def is_mostly_zeros(x: Array) -> bool:
+    """Whether to compress x, floats, pays for a single use of it in a big layer."""
+    return is_worth_compressing(x, ONCE_SAMPLE_ROWS, ONCE_SPARSE_BELOW)
 
 
 def as_batches(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
@@ -190,7 +200,8 @@ def as_batches(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
         Of the network.
     """
     data = as_data(where, x, t, plan.dtype)
-    if data.source == tables.FLOATS and is_worth_compressing(data.x, FEW_SAMPLE_ROWS):
+    big = plan.sizes[0] >= ONCE_INPUTS and plan.sizes[1] >= ONCE_OUTPUTS
+    if big and data.source == tables.FLOATS and is_mostly_zeros(data.x):
         columns, values, starts, stops, edges = plan.room_for_nonzeros()
         data = data._replace(
             source=tables.SPARSE, columns=columns, values=values,

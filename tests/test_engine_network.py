@@ -14,7 +14,7 @@ from by_layers import ByLayers, bits, build, examples
 
 import fastbp
 from fastbp import TwoLayerNet, fit
-from fastbp.examples import FEW_SAMPLE_ROWS, is_worth_compressing
+from fastbp.examples import is_mostly_zeros
 from fastbp.kernels.jit import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the loop is compiled, or takes minutes")
@@ -74,7 +74,7 @@ def test_gradients_of_batches_that_are_mostly_zeros_are_those_of_the_layers(
 ):
     net, layers = twins(name, decay=0.1, dtype=dtype)
     x, t = inputs(name, "sparse", N=rows)
-    assert is_worth_compressing(x, FEW_SAMPLE_ROWS)
+    assert is_mostly_zeros(x)
     for batch in (x, x[::-1], 2 * x):  # what was compressed before is gone
         assert_gradients_near(net.gradient(batch, t), layers.gradient(batch, t), TOLERANCE[dtype])
 
@@ -85,13 +85,44 @@ def test_gradients_of_batches_that_are_mostly_zeros_are_those_of_the_layers(
 def test_examples_that_are_mostly_zeros_are_measured_as_by_the_layers(dtype, name, rows, threads):
     net, layers = twins(name, dtype=dtype)
     x, t = inputs(name, "sparse", N=rows)
-    assert is_worth_compressing(x, FEW_SAMPLE_ROWS)
+    assert is_mostly_zeros(x)
     expected = layers.predict(x)
     bound = TOLERANCE[dtype] * np.abs(expected).max()
     np.testing.assert_allclose(net.predict(x), expected, rtol=0, atol=bound)
     loss, accuracy = net.evaluate(x, t)
     assert loss == pytest.approx(layers.evaluate(x, t)[0], rel=TOLERANCE[dtype])
     assert accuracy == np.mean(net.predict(x).argmax(axis=1) == t)
+
+
+@pytest.mark.parametrize("cause", ["b1", "b2", "inf in b2", "overflow", "NaN in x", "inf in x"])
+def test_what_is_not_finite_spreads_where_the_input_is_zero_too(cause):
+    net, layers = twins("784-50-10")
+    x, t = inputs("784-50-10", "sparse", N=100)
+    for network in (net, layers):
+        if cause[-2:] in ("b1", "b2"):
+            network.params[cause[-2:]][3] = np.inf if "inf" in cause else np.nan
+        if cause == "overflow":
+            network.params["W1"] *= 1e200
+            network.params["W2"] *= 1e200
+    if cause.endswith("x"):
+        x[5, 400] = float(cause[:3])
+    with np.errstate(all="ignore"):
+        grads, expected = net.gradient(x, t), layers.gradient(x, t)
+    for key, g in expected.items():
+        np.testing.assert_array_equal(np.isnan(grads[key]), np.isnan(g), err_msg=key)
+
+
+def test_parameters_exchanged_while_targets_are_read_are_refused():
+    net = build(SIZES["64-50-10"])
+    x, t = inputs("64-50-10")
+
+    class Targets:
+        def __array__(self, dtype=None, copy=None):
+            net.params["W1"] = np.zeros((1, 1))
+            return t
+
+    with pytest.raises(ValueError, match=r"W1 has shape \(1, 1\), expected \(64, 50\)"):
+        net.gradient(x, Targets())
 
 
 @every_net

@@ -295,7 +295,7 @@ def softmax_loss(
             net.work[1, n] = logit
             if measure:
                 answer = 0
-                for c in range(outputs - 1, -1, -1):  # the first, or a NaN before it, like argmax
+                for c in range(outputs - 1, -1, -1):  # the first of the largest
                     answer = answer if logits[c] < highest else c
                 net.work[2, n] = 1.0 if answer == label else 0.0
 

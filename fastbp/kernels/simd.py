@@ -396,8 +396,8 @@ if JIT_DISABLED:
         return np.frombuffer(memory, like.dtype)
 
     def address_of(array: Any, offset: int) -> int:
-        """Return nothing of use: only ``prefetch`` asks."""
-        return 0
+        """Return the address."""
+        return int(array.ctypes.data) + offset * array.itemsize
 
     def _nonzero_bits(array: Any, start: int) -> int:
         """Return the mask, in NumPy."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastbp.kernels.jit import JIT_DISABLED, kernel
+from fastbp.kernels.jit import kernel
 from fastbp.kernels.panels import note_addresses
 from fastbp.kernels.simd import view_at
 
@@ -18,7 +18,6 @@ def copy_from(out, like, address):
         out[i] = source[i]
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="nothing has an address in plain Python")
 @both_types
 def test_the_addresses_noted_are_those_of_the_arrays(dtype):
     layers = [(7, 3), (3, 5)]

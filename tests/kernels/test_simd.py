@@ -103,7 +103,6 @@ def distances(array, offsets):
     return out
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="plain Python has no addresses")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
 def test_addresses_count_bytes(dtype):
     array, offsets = np.zeros((5, 7), dtype), np.array([0, 1, 6, 34])
