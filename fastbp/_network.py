@@ -12,7 +12,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from ._arrays import (
     as_parameter,
     as_plain,
     as_targets,
-    is_finite,
     nonnegative,
     positive_int,
     require_numbers,
@@ -33,7 +32,6 @@ from ._arrays import (
 from ._differences import network_differences
 from .engine import CONSECUTIVE_ROWS, Engine
 from .examples import as_batches
-from .kernels.tables import FLOATS, SPARSE, Data
 from .layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 __all__ = ["ACTIVATIONS", "Network"]
@@ -43,8 +41,7 @@ ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": S
 # Rows evaluated at a time: small enough that a float64 copy of float32 images stays at 25 MB.
 EVALUATION_ROWS = 16 * CONSECUTIVE_ROWS
 
-# Rows from which the compiled loop is faster than the layers, whose calls cost less: measured on
-# 784-50-10.
+# Rows from which the compiled loop is faster than the layers: measured on 784-50-10.
 GRADIENT_ROWS, PREDICT_ROWS = 16, 256
 
 # The most memory of the compiled loop that a network keeps for its next call.
@@ -206,10 +203,10 @@ class Network:
         """
         if self._is_batch(x, PREDICT_ROWS) and self.is_standard():
             with self._engine(PREDICT_ROWS) as engine:
-                out = np.empty((len(x), self.sizes[-1]), self.dtype)
+                out, W = np.empty((len(x), self.sizes[-1]), self.dtype), self.params["W1"]
                 for start in range(0, len(x), EVALUATION_ROWS):
                     piece = slice(start, start + EVALUATION_ROWS)
-                    data = self._examples("predict", x[piece], NO_TARGETS, engine)
+                    data = as_batches("predict", x[piece], NO_TARGETS, engine.plan, W)
                     engine.predict(out[piece], data)
             self._forget()
             return out
@@ -298,7 +295,7 @@ class Network:
         if self._is_batch(x, 1) and self.is_standard():
             with self._engine(CONSECUTIVE_ROWS) as engine:
                 for piece in pieces:
-                    data = self._examples(where, x[piece], t[piece], engine)
+                    data = as_batches(where, x[piece], t[piece], engine.plan, self.params["W1"])
                     sums += engine.measure(data, len(t[piece]), self.last_layer.eps)
         else:
             loss_layer = SoftmaxWithLoss(self.last_layer.eps)
@@ -408,14 +405,10 @@ class Network:
 
     @contextmanager
     def _engine(self, rows: int, packed: bool = True) -> Iterator[Engine]:
-        """Lend the compiled loop, each Python thread its own; with the parameters of now packed in.
-
-        Or as it is, for a program that fetches them.
-        """
-        try:
+        """Lend the compiled loop, each Python thread its own; ``packed`` with parameters of now."""
+        engine = None
+        with suppress(IndexError):
             engine = self._engines.pop()
-        except IndexError:
-            engine = None
         if engine is None or engine.plan.rows < rows or engine.plan.dtype != self.dtype:
             rows = max(rows, CONSECUTIVE_ROWS)
             engine = Engine(self.sizes, self.activation, self.dtype, rows, slots=1)
@@ -424,13 +417,6 @@ class Network:
         yield engine
         if engine.plan.buffer.nbytes <= KEPT_BYTES:
             self._engines.append(engine)
-
-    def _examples(self, where: str, x: Array, t: Array, engine: Engine) -> Data:
-        """Return examples as the loop reads them, to measure or predict."""
-        data = as_batches(where, x, t, engine.plan)
-        if data.source == SPARSE and not is_finite(self.params["W1"]):
-            return data._replace(source=FLOATS)  # 0 times infinity is NaN, not nothing
-        return data
 
     def _is_batch(self, x: Any, rows: int) -> bool:
         """Whether x is so many examples that the compiled loop is worth its call."""

@@ -229,22 +229,11 @@ def _int64(numbers: Array) -> Array:
 
 def _address_of_tile(buffer: Array) -> int:
     """Compile or load the tile for a type; returns where its code begins."""
-    dtype, matrix = buffer.dtype.char, (buffer, 0, 0)
+    dtype, matrix, one = buffer.dtype.char, (buffer, 0, 0), buffer.dtype.type(1)
     if dtype not in _tiles:
         _tiles[dtype] = jit.address(
-            gemm.tile,
-            0,
-            *matrix,
-            *matrix,
-            0,
-            *matrix,
-            0,
-            *matrix,
-            *[buffer.dtype.type(1)] * 2,
-            0,
-            0,
-            0,
-        )
+            gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, one, one, 0, 0, 0
+        )  # fmt: skip
     return _tiles[dtype]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_kernel_array, require_numbers
+from ._arrays import Array, as_kernel_array, is_finite, require_numbers
 from .kernels import tables
 from .kernels.sparse import compress, count_nonzeros, count_segments
 from .plan import Plan
@@ -185,7 +185,7 @@ def is_mostly_zeros(x: Array) -> bool:
     return is_worth_compressing(x, ONCE_SAMPLE_ROWS, ONCE_SPARSE_BELOW)
 
 
-def as_batches(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
+def as_batches(where: str, x: Array, t: Array, plan: Plan, W: Array | None = None) -> tables.Data:
     """Return examples for programs that look at each once, and are to skip zeros if that is faster.
 
     Each batch is compressed right before it is used.
@@ -198,10 +198,15 @@ def as_batches(where: str, x: Array, t: Array, plan: Plan) -> tables.Data:
         As for :func:`as_data`.
     plan : Plan
         Of the network.
+    W : (D, H) array, optional
+        Weights of the first layer.  Beside one that is not finite zeros are not skipped: 0 times
+        infinity is NaN.
     """
     data = as_data(where, x, t, plan.dtype)
     big = plan.sizes[0] >= ONCE_INPUTS and plan.sizes[1] >= ONCE_OUTPUTS
     if big and data.source == tables.FLOATS and is_mostly_zeros(data.x):
+        if W is not None and not is_finite(W):
+            return data
         columns, values, starts, stops, edges = plan.room_for_nonzeros()
         data = data._replace(
             source=tables.SPARSE, columns=columns, values=values,

@@ -232,8 +232,8 @@ class Plan:
 
         A row is (operation, layer, division among threads, whether the threads meet before it).
         The batches of 'predict' and 'measure' are consecutive examples; 'gradient' begins with the
-        user's parameters, where ``Data.params`` says.  ``sparse`` is for inputs
-        without their zeros, ``decay`` for a loss with a weight decay.
+        user's parameters, where ``Data.params`` says.  ``sparse`` is for inputs without their
+        zeros, ``decay`` for a loss with a weight decay.
         """
         L = len(self.sizes) - 1
         consecutive = kind in ("predict", "measure")

@@ -522,8 +522,8 @@ BUGS = [
     ),
     Bug(
         "zeros are skipped though a weight is not finite, in measurements",
-        "_network.py",
-        'if data.source == SPARSE and not is_finite(self.params["W1"]):',
+        "examples.py",
+        "if W is not None and not is_finite(W):",
         "if False:",
         "test_engine_network.py",
     ),
