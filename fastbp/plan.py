@@ -140,6 +140,7 @@ class Plan:
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
         self._pad_logits()
+        # The tiles write whole widths; behind them rows of logits stay as they are now.
         logits = self.buffer[layers[-1, tables.H] :][: self.rows * layers[-1, tables.H_ROW]]
         logits.reshape(self.rows, -1)[:, layers[-1, tables.WIDTH] :] = -np.inf
         self.state = aligned_zeros(slots * self.parameters, self.dtype)

@@ -107,6 +107,16 @@ def test_rows_begin_on_cache_lines_where_rows_of_the_batch_do(sizes, dtype):
 
 @every_net
 @by_dtype
+def test_logits_are_padded_with_minus_infinity_to_the_end_of_their_rows(sizes, dtype):
+    plan = Plan(sizes, "relu", dtype, 100)
+    last = plan.layers[-1]
+    rows = plan.buffer[last[tables.H] :][: plan.rows * last[tables.H_ROW]]
+    padding = rows.reshape(plan.rows, -1)[:, last[tables.WIDTH] :]
+    assert (padding == -np.inf).all()
+
+
+@every_net
+@by_dtype
 def test_rows_of_activations_have_room_for_what_the_tiles_write(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100)
     assert plan.rows >= 100

@@ -61,7 +61,8 @@ class Net(NamedTuple):
     buffer : T[::1] - parameters, then activations and what else a step needs
     state : T[::1] - for each slot of the optimizer as many elements as there are parameters
     layers, panels, program : int64[:, ::1] - the tables
-    work : float64[:, ::1] - a column for each row of the batch: total, logit, right
+    work : float64[:, ::1] - a column for each row of the batch: total, logit (before it is known,
+        the highest of the row), right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
     finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
@@ -90,7 +91,8 @@ class Data(NamedTuple):
     source : int - FLOATS, BYTES or SPARSE
     x : T[:, ::1] - of SPARSE: what a program is to compress itself, or empty
     bytes : uint8[:, ::1]
-    columns, values : uint16[::1], T[::1] - the non-zeros, row by row
+    columns, values : uint16[::1], T[::1] - the non-zeros, row by row, with gaps where a program
+        compresses x
     starts, stops : int64[::1] - where the segments of the rows begin and end
     edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
         are in the first half of the inputs
