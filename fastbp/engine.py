@@ -18,7 +18,7 @@ from ._arrays import Array, as_kernel_array
 from .kernels import gemm, jit, step, tables
 from .kernels.panels import note_addresses
 from .pace import Pace
-from .plan import MAX_THREADS, Plan
+from .plan import Plan
 
 # Multiply-adds of a step from which a second thread is worth a try: 20 us on one core.
 PARALLEL_WORK = 1_000_000
@@ -135,7 +135,7 @@ class Engine:
         most, fixed = self._threads, True
         if most is None:
             most, fixed = _threads.compiled_threads(), _threads.is_fixed()
-        most = min(most, MAX_THREADS)  # each has scratch memory of its own
+        most = min(most, tables.MAX_THREADS)  # each has scratch memory of its own
         small = not fixed and batch * self._work < PARALLEL_WORK
         if most > 1 and (small or _threads.is_forked() or not jit.has_fast_threads()):
             most = 1

@@ -158,6 +158,7 @@ def _nothing(dtype: np.dtype[Any]) -> tables.Data:
         values=np.empty(0, dtype),
         starts=integers,
         stops=integers,
+        masks=integers,
         edges=integers,
         labels=integers,
         targets=floats,
@@ -207,11 +208,7 @@ def as_batches(where: str, x: Array, t: Array, plan: Plan, W: Array | None = Non
     if big and data.source == tables.FLOATS and is_mostly_zeros(data.x):
         if W is not None and not is_finite(W):
             return data
-        columns, values, starts, stops, edges = plan.room_for_nonzeros()
-        data = data._replace(
-            source=tables.SPARSE, columns=columns, values=values,
-            starts=starts, stops=stops, edges=edges,
-        )  # fmt: skip
+        data = data._replace(source=tables.SPARSE, **plan.room_for_nonzeros())
     return data
 
 
@@ -227,11 +224,12 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
     plan : Plan
         Of the network, which decides where rows are cut.
     """
-    edges = plan.segment_edges()
+    edges, words = plan.segment_edges(), plan.masks_a_segment()
     counts = np.empty((len(x), len(edges) - 1), np.int64)
     starts = np.zeros(counts.size + 1, np.int64)
+    masks = np.empty(counts.size * words, np.int64)
     if isinstance(x, SparseRows):
-        count_segments(counts, x.starts, x.columns, edges)
+        count_segments(counts, masks, x.starts, x.columns, edges)
         np.cumsum(counts, out=starts[1:])
         columns, values = x.columns.astype(np.uint16), x.values.astype(plan.dtype)
     else:
@@ -247,9 +245,11 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         columns = np.empty(starts[-1], np.uint16)
         values = np.empty(starts[-1], plan.dtype)
         for piece in pieces:
-            segments = counts.shape[1]
-            compress(columns, values, floats(piece), starts[piece.start * segments :], edges)
+            first = piece.start * counts.shape[1]
+            last = first + counts[piece].size
+            those = masks[first * words : last * words]
+            compress(columns, values, those, floats(piece), starts[first : last + 1], edges)
     return _empty(t, plan.dtype)._replace(
         source=tables.SPARSE, columns=columns, values=values,
-        starts=starts, stops=starts[1:], edges=edges,
+        starts=starts, stops=starts[1:], masks=masks, edges=edges,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from ._arrays import Array
 from ._memory import CACHE_LINE, aligned_zeros, round_up
 from .kernels import tables
 from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
-from .kernels.simd import lanes
+from .kernels.simd import MASK_BITS, lanes
 
 ACTIVATIONS = {"identity": tables.IDENTITY, "relu": tables.RELU, "sigmoid": tables.SIGMOID}
 
@@ -36,9 +36,6 @@ SMALL_LAYER = 32 * 1024
 # Rows of up to so many cache lines lie close together: a hundred of them are everywhere in the
 # first-level cache, and the softmax exponentiates rows as one run of numbers.
 FEW_LINES = 4
-
-# Threads a plan has scratch memory for.
-MAX_THREADS = 64
 
 # Bytes of W that a range of the columns of sparse inputs may need.  Ranges that fit the first-level
 # cache would be cheaper to stream and lose more by their number: 24 kB took 15 % longer than this.
@@ -135,7 +132,7 @@ class Plan:
         widest = max(p.row for p in table)
         zeros = self._take(widest)
         self._scratch = max(tables.GROUP, self.longest_range()) * widest
-        scratch = self._take(MAX_THREADS * self._scratch)
+        scratch = self._take(tables.MAX_THREADS * self._scratch)
         other_half = self._take(self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
@@ -144,8 +141,10 @@ class Plan:
         logits = self.buffer[layers[-1, tables.H] :][: self.rows * layers[-1, tables.H_ROW]]
         logits.reshape(self.rows, -1)[:, layers[-1, tables.WIDTH] :] = -np.inf
         self.state = aligned_zeros(slots * self.parameters, self.dtype)
-        self._room: tuple[Array, Array, Array, Array, Array] | None = None
+        self._room: dict[str, Array] = {}
         self._found: dict[int | None, list[tuple[str, Array, slice]]] = {}
+        masks = self.masks_a_segment()
+        places = tables.COLUMN_ROWS * (1 + masks)
         self._net = tables.Net(
             self.buffer,
             self.state,
@@ -154,8 +153,9 @@ class Plan:
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
+            aligned_zeros(tables.MAX_THREADS * places, np.dtype(np.int64)),
             np.zeros((L, 2)),
-            np.array([self.parameters, zeros, scratch, self._scratch, other_half], np.int64),
+            np.array([self.parameters, zeros, scratch, self._scratch, other_half, masks], np.int64),
             0,  # the address of the tile, known once that is compiled
         )
 
@@ -206,13 +206,23 @@ class Plan:
     def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
         return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
 
-    def room_for_nonzeros(self) -> tuple[Array, Array, Array, Array, Array]:
-        """Return columns, values, starts, stops and edges for a batch without its zeros."""
-        if self._room is None:
+    def masks_a_segment(self) -> int:
+        """Return how many masks have a bit for each column of a segment of sparse inputs."""
+        return -(-self.longest_range() // MASK_BITS)
+
+    def room_for_nonzeros(self) -> dict[str, Array]:
+        """Return columns, values, starts, stops, masks and edges for a batch without its zeros."""
+        if not self._room:
             places, edges = self.rows * self.sizes[0], self.segment_edges()
-            starts, stops = np.zeros((2, self.rows * (len(edges) - 1)), np.int64)
-            columns, values = np.empty(places, np.uint16), np.empty(places, self.dtype)
-            self._room = columns, values, starts, stops, edges
+            segments = self.rows * (len(edges) - 1)
+            self._room = {
+                "columns": np.empty(places, np.uint16),
+                "values": np.empty(places, self.dtype),
+                "starts": np.zeros(segments, np.int64),
+                "stops": np.zeros(segments, np.int64),
+                "masks": np.zeros(segments * self.masks_a_segment(), np.int64),
+                "edges": edges,
+            }
         return self._room
 
     # --- programs --------------------------------------------------------------------------------

@@ -52,6 +52,13 @@ def test_zeros_skipped_give_the_training_that_has_them(net, dtype, monkeypatch):
     agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), tolerance)
 
 
+@pytest.mark.parametrize("batch_size", [1, 63, 64, 65, 100, 128, 129, 150])
+def test_zeros_are_skipped_in_batches_of_any_size(batch_size, monkeypatch):
+    x, t = data(97, 7)
+    options = {"batch_size": batch_size, "epochs": 2}
+    agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), 1e-10)
+
+
 @pytest.mark.parametrize("optimizer", sorted(fastbp.optimizer.OPTIMIZERS))
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_every_optimizer_may_skip_zeros(optimizer, decay, monkeypatch):

@@ -9,7 +9,7 @@ from fastbp._memory import CACHE_LINE
 from fastbp.kernels import tables
 from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
-from fastbp.plan import MAX_THREADS, Plan, panels_of
+from fastbp.plan import Plan, panels_of
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])
@@ -158,9 +158,12 @@ def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
     net = plan.net("train")
     begin, size = net.sizes[tables.SCRATCH], net.sizes[tables.SCRATCH_SIZE]
     assert size >= tables.GROUP * net.panels[:, tables.ROW].max()
-    assert begin + MAX_THREADS * size <= plan.buffer.size
+    assert begin + tables.MAX_THREADS * size <= plan.buffer.size
     zeros = net.sizes[tables.ZEROS]
     assert not plan.buffer[zeros : zeros + net.panels[:, tables.ROW].max()].any()
+    places = tables.COLUMN_ROWS * (1 + net.sizes[tables.MASKS])
+    assert tables.MAX_THREADS * places <= net.columns.size
+    assert 64 * net.sizes[tables.MASKS] >= np.diff(plan.segment_edges()).max()
 
 
 @every_net

@@ -29,6 +29,8 @@ from .tables import (
     INPUTS,
     LAST,
     LINE,
+    MASKS,
+    OPERATION,
     OTHER_HALF,
     OUTPUTS,
     RELU,
@@ -37,6 +39,7 @@ from .tables import (
     SIGMOID,
     SOFTMAX_BLOCK,
     START,
+    UPDATE,
     WIDTH,
     X_ROW,
     ZEROS,
@@ -143,6 +146,9 @@ def forward_sparse(
     buffer, layer = net.buffer, row_of(net.layers, 0)
     to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
     segments = data.edges.size - 1
+    # An update has fetched them already, and what was compressed a moment ago is in the cache.
+    updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
+    ahead = data.x.size == 0 and not updated
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
@@ -150,9 +156,9 @@ def forward_sparse(
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             for n in range(n0, n1):
-                if r == r0 and data.x.size == 0:
+                if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
-                    prefetch_segments(data, soon, soon + r1 - r0)
+                    prefetch_segments(data, soon, soon + r1 - r0, 0)
                 segment = segment_of(data, rows, begin, n, r)
                 h = to + n * h_row + column
                 sum_rows(
@@ -177,6 +183,7 @@ def compress_batch(
     The segments lie by their places in the batch, and each has room for all of its inputs.
     """
     D, segments = net.layers[0, INPUTS], data.edges.size - 1
+    words = net.sizes[MASKS]
     for n in range(n0, n1):
         source = rows[begin + n] * D
         for r in range(r0, r1):
@@ -184,7 +191,16 @@ def compress_batch(
             p = n * D + k0
             data.starts[segment] = p
             data.stops[segment] = compress_segment(
-                data.columns, data.values, p, p + k1 - k0, data.x, source, k0, k1
+                data.columns,
+                data.values,
+                p,
+                p + k1 - k0,
+                data.masks,
+                segment * words,
+                data.x,
+                source,
+                k0,
+                k1,
             )
 
 
@@ -196,9 +212,11 @@ def segment_of(data: Any, rows: Any, begin: int, n: int, r: int) -> int:
 
 
 @part
-def prefetch_segments(data: Any, first: int, last: int) -> None:
-    """Prefetch the numbers of segments first to last."""
+def prefetch_segments(data: Any, first: int, last: int, masks: int) -> None:
+    """Prefetch the numbers of segments first to last, and so many masks of each."""
     start, stop = data.starts[first], data.stops[last - 1]
+    for word in range(first * masks, last * masks, LINE // 8):
+        prefetch(address_of(data.masks, word))
     for p in range(start, stop, LINE // 2):
         prefetch(address_of(data.columns, p))
     for p in range(start, stop, LINE // data.values.itemsize):

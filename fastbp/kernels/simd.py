@@ -20,8 +20,8 @@ from numba.np.arrayobj import populate_array
 
 from .jit import JIT_DISABLED, intrinsic, part, target_features
 
-# Numbers that are compared with zero at once; the mask is a positive 64-bit integer.
-MASK_BITS = 32
+# Numbers that are compared with zero at once: bits of a mask, which is an int64.
+MASK_BITS = 64
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -311,7 +311,7 @@ def _nonzero_bits(typing: Any, array: Any, start: Any) -> Any:
         pointer = data_pointer(context, builder, array, *arguments)
         zeros = ir.Constant(emit.vector(MASK_BITS), [0.0] * MASK_BITS)
         mask = builder.fcmp_unordered("!=", emit.load(pointer, MASK_BITS), zeros)
-        return builder.zext(builder.bitcast(mask, ir.IntType(MASK_BITS)), INT64)
+        return builder.bitcast(mask, INT64)
 
     return types.int64(array, types.intp), generate
 
@@ -338,6 +338,57 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), generate
+
+
+@part
+def without_lowest_bit(bits: int) -> int:
+    """Return a mask without the lowest bit that is 1."""
+    return bits & (bits - 1)
+
+
+@part
+def bit(place: int) -> int:
+    """Return the mask of one bit."""
+    return 1 << place
+
+
+@intrinsic
+def transpose_bits(typing: Any, masks: Any, start: Any) -> Any:
+    """Transpose a square of MASK_BITS masks from ``start`` on: bit j of mask i and bit i of mask j.
+
+    Six rounds of exchanging halves, quarters, ... between pairs of masks, all masks at once
+    (Hacker's Delight, 7-3).
+    """
+    if not is_flat(masks) or masks.dtype != types.int64:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        square = ir.VectorType(INT64, MASK_BITS)
+        indices = ir.VectorType(INT32, MASK_BITS)
+        pointer = data_pointer(context, builder, masks, *arguments)
+        pointer = builder.bitcast(pointer, square.as_pointer())
+
+        def all_are(value: int) -> Any:
+            return ir.Constant(square, [value] * MASK_BITS)
+
+        rows = builder.load(pointer)
+        rows.align = 8
+        step, low = MASK_BITS // 2, (1 << MASK_BITS // 2) - 1
+        while step:
+            order = ir.Constant(indices, [i ^ step for i in range(MASK_BITS)])
+            others = builder.shuffle_vector(rows, rows, order)
+            to_left = builder.shl(builder.and_(others, all_are(low)), all_are(step))
+            to_right = builder.and_(builder.lshr(others, all_are(step)), all_are(low))
+            upper = builder.or_(builder.and_(rows, all_are(low)), to_left)
+            lower = builder.or_(builder.and_(rows, all_are(low << step)), to_right)
+            which = [i + (MASK_BITS if i & step else 0) for i in range(MASK_BITS)]
+            rows = builder.shuffle_vector(upper, lower, ir.Constant(indices, which))
+            step //= 2
+            low = (low ^ low << step) & ((1 << MASK_BITS) - 1)
+        builder.store(rows, pointer).align = 8
+        return context.get_dummy_value()
+
+    return types.void(masks, types.intp), generate
 
 
 @intrinsic
@@ -401,11 +452,32 @@ if JIT_DISABLED:
 
     def _nonzero_bits(array: Any, start: int) -> int:
         """Return the mask, in NumPy."""
-        return sum(1 << int(j) for j in np.flatnonzero(array[start : start + MASK_BITS]))
+        return _mask(sum(1 << int(j) for j in np.flatnonzero(array[start : start + MASK_BITS])))
+
+    def _mask(bits: int) -> int:
+        """Return bits as the signed number of 64 bits that they are in compiled code."""
+        return (int(bits) + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def lowest_bit(bits: int) -> int:
         """Return the place of the lowest bit that is 1."""
         return (int(bits) & -int(bits)).bit_length() - 1
+
+    def without_lowest_bit(bits: int) -> int:
+        """Return a mask without the lowest bit that is 1."""
+        return _mask(int(bits) & (int(bits) - 1))
+
+    def bit(place: int) -> int:
+        """Return the mask of one bit."""
+        return _mask(1 << int(place))
+
+    def transpose_bits(masks: Any, start: int) -> None:
+        """Transpose the bits, as a matrix of them."""
+        square = masks[start : start + MASK_BITS]
+        bits = np.unpackbits(
+            square.view(np.uint8).reshape(MASK_BITS, -1), axis=1, bitorder="little"
+        )
+        turned = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
+        square[:] = np.ascontiguousarray(turned).view(np.int64).reshape(-1)
 
     def prefetch(address: int) -> None:
         """Do nothing: there is no compiled code to be in time for."""

@@ -1,119 +1,203 @@
 """Products with matrices that are mostly zeros: only what is not zero is touched.
 
     forward     C[:] = C0[:] + sum_p values[p] * B[index[p], :]     for first <= p < last
-    update      B[index[p], :] += values[p] * C[:]                  for first <= p < last
+    update      C[:] += sum_n values[places[n]] * D[n, :]           for each bit n of a mask
 
 The inputs lie in compressed rows: column and value of each number that is not zero.  A row is cut
-into segments, ranges of columns so narrow that the rows of W they need fit the first-level cache;
-the segments of one range are done for the whole batch before the next range begins.
+into segments, ranges of columns so narrow that the rows of W they need fit a core's cache; the
+segments of one range are done for the whole batch before the next range begins.
+
+The gradient of a row of W wants the same numbers by columns: which examples of the batch have one
+there?  Each segment also has a mask of its columns, a bit each, and a square of 64 x 64 bits is
+transposed in registers: 64 columns of 64 examples at once.  The values need no second list: columns
+are walked in ascending order, so an example's next value is the next in its row.  Thus a row of W
+is loaded and stored once, and not for each number.
 
 Below a third of non-zeros this beats the dense product.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import types
 
 from . import simd
 from .gemm import CODES, columns_of, widths_of
 from .jit import JIT_DISABLED, intrinsic, kernel, part
-from .simd import MASK_BITS, lowest_bit, nonzero_bits, view
+from .simd import MASK_BITS, bit, lowest_bit, nonzero_bits, view, without_lowest_bit
+
+
+class _Sums:
+    """A loop that adds multiples of vectors to a row of C, which stays in registers."""
+
+    def __init__(self, emit: simd.Emitter, widths: list[int], C: Any, C0: Any) -> None:
+        self.emit, self.C = emit, C
+        offsets = [simd.constant(sum(widths[:j])) for j in range(len(widths))]
+        self.columns = list(zip(offsets, widths, strict=True))
+        self.begin = [emit.load(emit.at(C0, offset), width) for offset, width in self.columns]
+        self.before = emit.builder.block
+        self.loop = emit.builder.append_basic_block("loop")
+        self.after = emit.builder.append_basic_block("done")
+
+    def enter(self, some: Any, *counters: Any) -> list[Any]:
+        """Begin the loop if there is ``some``; returns what counts, of these first values."""
+        builder = self.emit.builder
+        builder.cbranch(some, self.loop, self.after)
+        builder.position_at_end(self.loop)
+        self.counting = [builder.phi(simd.INT64) for _ in counters]
+        for phi, first in zip(self.counting, counters, strict=True):
+            phi.add_incoming(first, self.before)
+        self.sums = [builder.phi(self.emit.vector(width)) for _, width in self.columns]
+        return self.counting
+
+    def add(self, number: Any, row: Any) -> None:
+        """Add ``number`` times the vectors at ``row``."""
+        self.new = []
+        for (offset, width), held in zip(self.columns, self.sums, strict=True):
+            factor, there = self.emit.splat(number, width), self.emit.at(row, offset)
+            product = self.emit.multiply_add(factor, self.emit.load(there, width), held, width)
+            self.new.append(product)
+
+    def leave(self, more: Any, *counters: Any) -> None:
+        """Go on with these values while there is ``more``; then store the sums."""
+        builder = self.emit.builder
+        for phi, value in zip(self.counting, counters, strict=True):
+            phi.add_incoming(value, self.loop)
+        self.emit.loop_back(more, self.loop, self.after)
+        builder.position_at_end(self.after)
+        ends = [builder.phi(self.emit.vector(width)) for _, width in self.columns]
+        for j, end in enumerate(ends):
+            for phi in (self.sums[j], end):
+                phi.add_incoming(self.begin[j], self.before)
+                phi.add_incoming(self.new[j], self.loop)
+        for (offset, width), end in zip(self.columns, ends, strict=True):
+            self.emit.store(end, self.emit.at(self.C, offset), width)
 
 
 def _write_rows(
-    emit: simd.Emitter, widths: list[int], forward: bool, C: Any, C0: Any,
-    index: Any, values: Any, first: Any, last: Any, B: Any, b_row: Any,
-) -> None:  # fmt: skip
-    """Write the loop over p for one width, with C in registers."""
-    builder = emit.builder
-    offsets = [simd.constant(sum(widths[:j])) for j in range(len(widths))]
-    columns = list(zip(offsets, widths, strict=True))
-    begin = [emit.load(emit.at(C0, offset), width) for offset, width in columns]
-    before = builder.block
-    loop = builder.append_basic_block("p")
-    after = builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
-
-    builder.position_at_end(loop)
-    p = builder.phi(simd.INT64)
-    sums = [builder.phi(emit.vector(width)) for width in widths] if forward else begin
+    sums: _Sums, index: Any, values: Any, first: Any, last: Any, B: Any, b_row: Any
+) -> None:
+    """Write the loop over the places of a segment."""
+    emit, builder = sums.emit, sums.emit.builder
+    (p,) = sums.enter(builder.icmp_signed("<", first, last), first)
     k = builder.zext(builder.load(builder.gep(index, [p])), simd.INT64)
-    number = emit.load(emit.at(values, p))
-    row = emit.at(B, builder.mul(k, b_row))
-    new = []
-    for (offset, width), held in zip(columns, sums, strict=True):
-        factor, there = emit.splat(number, width), emit.at(row, offset)
-        if forward:
-            new.append(emit.multiply_add(factor, emit.load(there, width), held, width))
-        else:
-            changed = emit.multiply_add(factor, held, emit.load(there, width), width)
-            emit.store(changed, there, width)
+    sums.add(emit.load(emit.at(values, p)), emit.at(B, builder.mul(k, b_row)))
     following = builder.add(p, simd.constant(1))
-    p.add_incoming(first, before)
-    p.add_incoming(following, loop)
-    emit.loop_back(builder.icmp_signed("<", following, last), loop, after)
-
-    builder.position_at_end(after)
-    if not forward:
-        return
-    ends = [builder.phi(emit.vector(width)) for width in widths]
-    for j in range(len(widths)):
-        for phi in (sums[j], ends[j]):
-            phi.add_incoming(begin[j], before)
-            phi.add_incoming(new[j], loop)
-    for (offset, width), end in zip(columns, ends, strict=True):
-        emit.store(end, emit.at(C, offset), width)
+    sums.leave(builder.icmp_signed("<", following, last), following)
 
 
-def _over_rows(forward: bool) -> Callable[..., Any]:
-    """Return the intrinsic of one of the two products: a branch for every width."""
+def _write_column(
+    sums: _Sums, values: Any, places: Any, low: Any, high: Any, D: Any, d_row: Any
+) -> None:
+    """Write the loop over the bits of two masks.
 
-    @intrinsic
-    def over_rows(
-        typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any,
-        index: Any, values: Any, first: Any, last: Any, B: Any, b: Any, b_row: Any,
-    ) -> Any:  # fmt: skip
-        floats = (C, C0, values, B)
-        if not simd.is_flat(index, *floats) or len({a.dtype for a in floats}) > 1:
-            return None
-        itemsize = C.dtype.bitwidth // 8
+    One loop, not two: the processor guesses wrongly when a loop ends, and there is one for each row
+    of W.
+    """
+    emit, builder = sums.emit, sums.emit.builder
+    zero, far = simd.constant(0), simd.constant(MASK_BITS)
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            code, C_, c, C0_, c0, index_, values_, first, last, B_, b, b_row = arguments
-            emit = simd.Emitter(builder, itemsize)
+    def is_zero(mask: Any) -> Any:
+        return builder.icmp_signed("==", mask, zero)
 
-            def start(array_type: Any, array: Any, offset: Any) -> Any:
-                return simd.data_pointer(context, builder, array_type, array, offset)
-
-            zero = simd.constant(0)
-            pointers = (
-                start(C, C_, c), start(C0, C0_, c0),
-                start(index, index_, zero), start(values, values_, zero), first, last,
-                start(B, B_, b), b_row,
-            )  # fmt: skip
-            finish = builder.append_basic_block("finish")
-            switch = builder.switch(code, finish)
-            for value in CODES:
-                block = builder.append_basic_block(f"code{value}")
-                switch.add_case(simd.constant(value), block)
-                builder.position_at_end(block)
-                _write_rows(emit, widths_of(value, itemsize), forward, *pointers)
-                builder.branch(finish)
-            builder.position_at_end(finish)
-            return context.get_dummy_value()
-
-        n = types.intp
-        return types.void(n, C, n, C0, n, index, values, n, n, B, n, n), generate
-
-    return over_rows
+    none = is_zero(low)
+    first = builder.select(none, high, low)
+    bits, rest, base = sums.enter(
+        builder.not_(is_zero(first)),
+        first, builder.select(none, zero, high), builder.select(none, far, zero),
+    )  # fmt: skip
+    n = builder.add(base, builder.cttz(bits, ir.Constant(ir.IntType(1), 1)))
+    place = builder.gep(places, [n])
+    p = builder.load(place)
+    builder.store(builder.add(p, simd.constant(1)), place)
+    sums.add(emit.load(emit.at(values, p)), emit.at(D, builder.mul(n, d_row)))
+    left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
+    done = is_zero(left)
+    following = builder.select(done, rest, left)
+    sums.leave(
+        builder.not_(is_zero(following)),
+        following, builder.select(done, zero, rest), builder.select(done, far, base),
+    )  # fmt: skip
 
 
-sum_rows = _over_rows(forward=True)
-add_to_rows = _over_rows(forward=False)
+def _for_each_width(
+    context: Any, builder: Any, code: Any, itemsize: int, write: Callable[..., None]
+) -> Any:
+    """Write a branch for every width of a panel."""
+    emit = simd.Emitter(builder, itemsize)
+    finish = builder.append_basic_block("finish")
+    switch = builder.switch(code, finish)
+    for value in CODES:
+        block = builder.append_basic_block(f"code{value}")
+        switch.add_case(simd.constant(value), block)
+        builder.position_at_end(block)
+        write(emit, widths_of(value, itemsize))
+        builder.branch(finish)
+    builder.position_at_end(finish)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def sum_rows(
+    typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any,
+    index: Any, values: Any, first: Any, last: Any, B: Any, b: Any, b_row: Any,
+) -> Any:  # fmt: skip
+    """``C[:] = C0[:] + sum_p values[p] * B[index[p], :]``, from places first to last."""
+    floats = (C, C0, values, B)
+    if not simd.is_flat(index, *floats) or len({a.dtype for a in floats}) > 1:
+        return None
+    itemsize = C.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, C_, c, C0_, c0, index_, values_, first, last, B_, b, b_row = arguments
+        start = functools.partial(simd.data_pointer, context, builder)
+        zero = simd.constant(0)
+        to, origin, rows = start(C, C_, c), start(C0, C0_, c0), start(B, B_, b)
+        segment = start(index, index_, zero), start(values, values_, zero), first, last
+
+        def write(emit: simd.Emitter, widths: list[int]) -> None:
+            _write_rows(_Sums(emit, widths, to, origin), *segment, rows, b_row)
+
+        return _for_each_width(context, builder, code, itemsize, write)
+
+    n = types.intp
+    return types.void(n, C, n, C0, n, index, values, n, n, B, n, n), generate
+
+
+@intrinsic
+def add_column(
+    typing: Any, code: Any, C: Any, c: Any, values: Any, places: Any, q: Any, low: Any, high: Any,
+    D: Any, d: Any, d_row: Any,
+) -> Any:  # fmt: skip
+    """``C[:] += sum_n values[places[n]] * D[n, :]``, n from the bits of two masks.
+
+    The bits of ``low`` are rows 0 to 63 of D, those of ``high`` the 64 behind; the places, which
+    begin at ``q``, are moved on by 1 where a bit is set.
+    """
+    floats = (C, values, D)
+    if not simd.is_flat(places, *floats) or len({a.dtype for a in floats}) > 1:
+        return None
+    itemsize = C.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, C_, c, values_, places_, q, low, high, D_, d, d_row = arguments
+        start = functools.partial(simd.data_pointer, context, builder)
+        zero = simd.constant(0)
+        to, rows = start(C, C_, c), start(D, D_, d)
+        listed = start(values, values_, zero), start(places, places_, q), low, high
+
+        def write(emit: simd.Emitter, widths: list[int]) -> None:
+            _write_column(_Sums(emit, widths, to, to), *listed, rows, d_row)
+
+        return _for_each_width(context, builder, code, itemsize, write)
+
+    n = types.intp
+    return types.void(n, C, n, values, places, n, n, n, D, n, n), generate
 
 
 if JIT_DISABLED:
@@ -127,14 +211,17 @@ if JIT_DISABLED:
         rows = B[b + index[first:last, None].astype(np.int64) * b_row + columns]
         C[c + columns] = C0[c0 + columns] + values[first:last] @ rows
 
-    def add_to_rows(
-        code: int, C: Any, c: int, C0: Any, c0: int,
-        index: Any, values: Any, first: int, last: int, B: Any, b: int, b_row: int,
+    def add_column(
+        code: int, C: Any, c: int, values: Any, places: Any, q: int, low: int, high: int,
+        D: Any, d: int, d_row: int,
     ) -> None:  # fmt: skip
-        """``B[index[p], :] += values[p] * C[:]``, in NumPy."""
+        """``C[:] += sum_n values[places[n]] * D[n, :]``, in NumPy."""
+        mask = int(low) % 2**MASK_BITS + (int(high) % 2**MASK_BITS << MASK_BITS)
         columns = np.arange(columns_of(code, C.itemsize))
-        rows = b + index[first:last, None].astype(np.int64) * b_row + columns
-        np.add.at(B, rows, values[first:last, None] * C0[c0 + columns])
+        for n in range(2 * MASK_BITS):
+            if mask >> n & 1:
+                C[c + columns] += values[places[q + n]] * D[d + n * d_row + columns]
+                places[q + n] += 1
 
 
 @kernel("int64[:, ::1], T[:, ::1], int64[::1]")
@@ -159,29 +246,33 @@ def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
 
 @part
 def compress_segment(
-    columns: Any, values: Any, p: int, stop: int, x: Any, row: int, k0: int, k1: int
-) -> int:
+    columns: Any, values: Any, p: int, stop: int, masks: Any, mask: int,
+    x: Any, row: int, k0: int, k1: int,
+) -> int:  # fmt: skip
     """Put the non-zeros in columns k0 to k1 of a row to places p to stop; returns where they end.
 
-    The row begins ``row`` elements behind the first of x.
+    Their masks go to ``masks`` from ``mask`` on.  The row begins ``row`` elements behind the first
+    of x.
     """
     flat = view(x, 0, x.size)
     for k in range(k0, k1, MASK_BITS):
         bits = nonzero_bits(flat, row + k)
         if k1 - k < MASK_BITS:
             bits &= (1 << (k1 - k)) - 1
-        while bits != 0 and p < stop:
-            column = k + lowest_bit(bits)
+        rest = bits
+        while rest != 0 and p < stop:
+            column = k + lowest_bit(rest)
             columns[p] = np.uint16(column)
             values[p] = flat[row + column]
-            bits &= bits - 1
+            rest = without_lowest_bit(rest)
             p += 1
+        masks[mask + (k - k0) // MASK_BITS] = bits ^ rest  # those that have a place
     return p
 
 
-@kernel("uint16[::1], T[::1], T[:, ::1], int64[::1], int64[::1]")
-def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None:
-    """Columns and values of the non-zeros of all rows, segment by segment.
+@kernel("uint16[::1], T[::1], int64[::1], T[:, ::1], int64[::1], int64[::1]")
+def compress(columns: Any, values: Any, masks: Any, x: Any, starts: Any, edges: Any) -> None:
+    """Columns, values and masks of the non-zeros of all rows, segment by segment.
 
     Many elements are compared with zero at once, and the rest is done for non-zeros alone.  A
     segment never takes more than its place, and is filled up with zeros, should somebody have
@@ -190,36 +281,48 @@ def compress(columns: Any, values: Any, x: Any, starts: Any, edges: Any) -> None
     Parameters
     ----------
     columns, values : (nonzeros,) - overwritten from ``starts[0]`` on
+    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment
     x : (N, D) float32 or float64, D <= 65536
     starts : (N * S + 1,) int64 - where the segments of these rows begin, and the last one ends
     edges : (S + 1,) int64 - the columns between which a row is cut
     """
     zero, D = x.dtype.type(0), x.shape[1]
     segments = edges.size - 1
+    words = masks.size // max(1, x.shape[0] * segments)
+    masks[:] = 0
     for n in range(x.shape[0]):
         for s in range(segments):
             p, stop = starts[n * segments + s], starts[n * segments + s + 1]
-            p = compress_segment(columns, values, p, stop, x, n * D, edges[s], edges[s + 1])
+            mask = (n * segments + s) * words
+            p = compress_segment(
+                columns, values, p, stop, masks, mask, x, n * D, edges[s], edges[s + 1]
+            )
             for q in range(p, stop):
                 columns[q] = np.uint16(edges[s])
                 values[q] = zero
 
 
-@kernel("int64[:, ::1], int64[::1], int64[::1], int64[::1]")
-def count_segments(counts: Any, starts: Any, columns: Any, edges: Any) -> None:
-    """Number of stored elements of each row of a CSR matrix in each range of columns.
+@kernel("int64[:, ::1], int64[::1], int64[::1], int64[::1], int64[::1]")
+def count_segments(counts: Any, masks: Any, starts: Any, columns: Any, edges: Any) -> None:
+    """Number and masks of the stored elements of each row of a CSR matrix in each range of columns.
 
     Parameters
     ----------
     counts : (N, S) int64 - overwritten
+    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment
     starts : (N + 1,) int64 - where each row begins, and where the last one ends
     columns : (nonzeros,) int64, in [0, D), ascending within a row
     edges : (S + 1,) int64, from 0 to D
     """
+    segments = counts.shape[1]
+    words = masks.size // max(1, counts.size)
+    masks[:] = 0
     for n in range(counts.shape[0]):
         s = 0
         counts[n, :] = 0
         for p in range(starts[n], starts[n + 1]):
             while columns[p] >= edges[s + 1]:
                 s += 1
+            k = columns[p] - edges[s]
+            masks[(n * segments + s) * words + k // MASK_BITS] |= bit(k % MASK_BITS)
             counts[n, s] += 1

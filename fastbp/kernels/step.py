@@ -230,9 +230,9 @@ def _run(
 
 _NET = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], float64[:, ::1], int64[::1], int64),
+        float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64),
     Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
-        int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
+        int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
     int64[::1],
 """

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .gemm import TILE_ROWS
 from .jit import part
+from .simd import MASK_BITS
 
 # Operations of a program; its columns; how an operation is divided among threads.
 (
@@ -48,6 +49,10 @@ GROUP = 96
 # Rows of the batch summed at a time: 256 rows of a panel of dout are 64 kB, in the
 # second-level cache; shorter blocks load and store W more often and took longer.
 BLOCK = 256
+# Rows of the batch whose non-zeros are looked for by columns: two masks of 64 bits.
+COLUMN_ROWS = 2 * MASK_BITS
+# Threads there is scratch memory for.
+MAX_THREADS = 64
 # Logits exponentiated in one run: 8 kB of float32, in the first-level cache.
 SOFTMAX_BLOCK = 2048
 LINE = 64  # bytes in a cache line
@@ -64,9 +69,10 @@ class Net(NamedTuple):
     work : float64[:, ::1] - a column for each row of the batch: total, logit (before it is known,
         the highest of the row), right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
+    columns : int64[::1] - for each thread places in some rows of the batch, and masks of columns
     finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
-        over the second half of the inputs
+        over the second half of the inputs, masks of a segment of sparse inputs
     tile : int - the address of the compiled tile of the matrix product
     """
 
@@ -77,12 +83,13 @@ class Net(NamedTuple):
     program: Any
     work: Any
     squares: Any
+    columns: Any
     finite: Any
     sizes: Any
     tile: int
 
 
-PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF = range(5)
+PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS = range(6)
 
 
 class Data(NamedTuple):
@@ -94,6 +101,7 @@ class Data(NamedTuple):
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row, with gaps where a program
         compresses x
     starts, stops : int64[::1] - where the segments of the rows begin and end
+    masks : int64[::1] - of each segment as many numbers: a bit for each column, 1 if it is there
     edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
         are in the first half of the inputs
     labels : int64[::1]
@@ -110,6 +118,7 @@ class Data(NamedTuple):
     values: Any
     starts: Any
     stops: Any
+    masks: Any
     edges: Any
     labels: Any
     targets: Any

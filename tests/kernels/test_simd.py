@@ -119,6 +119,71 @@ def test_a_prefetch_of_any_address_is_no_fault(address):
     prefetch_at(address)
 
 
+# --- masks ---------------------------------------------------------------------------------------
+
+
+@numba.njit
+def mask_at(array, start):
+    return simd.nonzero_bits(array, start)
+
+
+@numba.njit
+def places_of_bits(mask, out):
+    count = 0
+    while mask != 0:
+        out[count] = simd.lowest_bit(mask)
+        mask = simd.without_lowest_bit(mask)
+        count += 1
+    return count
+
+
+@numba.njit
+def transpose_masks(masks, start):
+    simd.transpose_bits(masks, start)
+
+
+@numba.njit
+def mask_of_one(place):
+    return simd.bit(place)
+
+
+@by_dtype
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 130])
+def test_a_mask_says_which_numbers_are_not_zero_up_to_the_end_of_the_array(size, dtype):
+    around = np.ones(size + 200, dtype)  # what a mask must not show
+    array = around[100 : 100 + size]
+    array[:] = np.random.default_rng(size).random(size) < 0.5
+    array[-1], array[size // 2] = np.nan, -0.0
+    for start in {0, 1, size // 2, max(0, size - 64), max(0, size - 63), size - 1}:
+        expected = [j for j, v in enumerate(array[start : start + 64]) if v != 0]
+        assert int(mask_at(array, start)) % 2**64 == sum(1 << j for j in expected)
+
+
+@pytest.mark.parametrize(
+    "places", [[], [0], [63], [0, 63], [31, 32], [5, 7, 62], range(64)], ids=str
+)
+def test_the_bits_of_a_mask_are_found_from_the_lowest_on(places):
+    mask = np.int64(0)
+    for place in places:
+        mask |= np.int64(mask_of_one(place))
+    out = np.full(64, -1)
+    assert places_of_bits(mask, out) == len(places)
+    assert out[: len(places)].tolist() == list(places)
+
+
+def test_a_square_of_bits_is_transposed_and_nothing_else_written():
+    rng = np.random.default_rng(0)
+    for start in (0, 1, 3):
+        masks = rng.integers(-(2**63), 2**63, 70)
+        before = masks.copy()
+        transpose_masks(masks, start)
+        for j in range(64):
+            expected = sum((int(m) >> j & 1) << i for i, m in enumerate(before[start : start + 64]))
+            assert int(masks[start + j]) % 2**64 == expected
+        outside = np.s_[start : start + 64]
+        np.testing.assert_array_equal(np.delete(masks, outside), np.delete(before, outside))
+
+
 # --- squares -------------------------------------------------------------------------------------
 
 
