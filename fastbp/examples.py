@@ -224,11 +224,11 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
     plan : Plan
         Of the network, which decides where rows are cut.
     """
-    edges, words = plan.segment_edges(), plan.masks_a_segment()
+    edges = plan.segment_edges()
     counts = np.empty((len(x), len(edges) - 1), np.int64)
     starts = np.zeros(counts.size + 1, np.int64)
-    masks = np.empty(counts.size * words, np.int64)
     if isinstance(x, SparseRows):
+        masks = _room_for_masks(counts, len(x.columns), plan)
         count_segments(counts, masks, x.starts, x.columns, edges)
         np.cumsum(counts, out=starts[1:])
         columns, values = x.columns.astype(np.uint16), x.values.astype(plan.dtype)
@@ -242,14 +242,23 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         for piece in pieces:
             count_nonzeros(counts[piece], floats(piece), edges)
         np.cumsum(counts, out=starts[1:])
+        masks = _room_for_masks(counts, starts[-1], plan)
         columns = np.empty(starts[-1], np.uint16)
         values = np.empty(starts[-1], plan.dtype)
         for piece in pieces:
             first = piece.start * counts.shape[1]
             last = first + counts[piece].size
+            words = masks.size // counts.size
             those = masks[first * words : last * words]
             compress(columns, values, those, floats(piece), starts[first : last + 1], edges)
     return _empty(t, plan.dtype)._replace(
         source=tables.SPARSE, columns=columns, values=values,
         starts=starts, stops=starts[1:], masks=masks, edges=edges,
     )  # fmt: skip
+
+
+def _room_for_masks(counts: Array, nonzeros: int, plan: Plan) -> Array:
+    """Return memory for the masks of all segments; none if no batch would be updated by them."""
+    places = len(counts) * plan.sizes[0]
+    useful = tables.COLUMN_ROWS * nonzeros >= tables.NUMBERS_A_COLUMN * places
+    return np.empty(counts.size * plan.masks_a_segment() if useful else 0, np.int64)

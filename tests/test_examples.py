@@ -6,7 +6,8 @@ import scipy.sparse
 
 import fastbp
 from fastbp import examples, steps
-from fastbp.examples import SparseRows, is_worth_compressing
+from fastbp.examples import SparseRows, as_sparse_data, is_worth_compressing
+from fastbp.plan import Plan
 
 by_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 FORMATS = [
@@ -52,9 +53,10 @@ def test_zeros_skipped_give_the_training_that_has_them(net, dtype, monkeypatch):
     agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), tolerance)
 
 
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.3])
 @pytest.mark.parametrize("batch_size", [1, 63, 64, 65, 100, 128, 129, 150])
-def test_zeros_are_skipped_in_batches_of_any_size(batch_size, monkeypatch):
-    x, t = data(97, 7)
+def test_zeros_are_skipped_in_batches_of_any_size(batch_size, density, monkeypatch):
+    x, t = data(97, 7, density=density)
     options = {"batch_size": batch_size, "epochs": 2}
     agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), 1e-10)
 
@@ -69,6 +71,28 @@ def test_every_optimizer_may_skip_zeros(optimizer, decay, monkeypatch):
         for run in (trained, lambda *a, **o: dense(monkeypatch, *a, **o))
     ]
     agree(*both, 1e-9)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3])
+@by_dtype
+def test_updates_by_rows_and_by_columns_have_the_same_bits(dtype, density, monkeypatch):
+    x, t = data(300, 7, dtype, density)
+    options = {"net": (300, [50], 7), "dtype": dtype, "batch_size": 140}
+    by_columns = trained(x, t, **options)
+    monkeypatch.setattr(examples, "_room_for_masks", lambda *a: np.empty(0, np.int64))
+    by_rows = trained(x, t, **options)
+    for key, p in by_columns[0].params.items():
+        np.testing.assert_array_equal(by_rows[0].params[key], p)
+
+
+def test_masks_are_kept_where_a_batch_may_be_updated_by_columns():
+    for density, some in ((0.02, False), (0.1, True)):
+        x, t = data(300, 7, density=density)
+        plan = Plan((300, 50, 7), "relu", "float64", 128)
+        for inputs in x, SparseRows("fit", "x", scipy.sparse.csr_matrix(x)):
+            masks = as_sparse_data("fit", inputs, t, plan).masks
+            assert masks.size == some * 2 * len(x) * plan.masks_a_segment()
+            assert sum((int(m) % 2**64).bit_count() for m in masks) == some * np.count_nonzero(x)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

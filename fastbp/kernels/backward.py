@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .forward import prefetch_segments, segment_of
 from .gemm import TILE_ROWS, columns_of_code, tile_at
 from .jit import part
 from .panels import deliver_bias, deliver_weights, transpose_weights
-from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
-from .sparse import add_column
+from .simd import address_of, row_of, view
 from .tables import (
     ACTIVATION,
     ADAGRAD,
@@ -18,7 +16,6 @@ from .tables import (
     BLOCK,
     CODE,
     COLUMN,
-    COLUMN_ROWS,
     DZ,
     FIRST,
     FLOATS,
@@ -28,7 +25,6 @@ from .tables import (
     KEEP,
     LAST,
     LINE,
-    MASKS,
     MOMENTUM,
     NESTEROV,
     OUTPUTS,
@@ -173,115 +169,6 @@ def clear_padding(net: Any, panel: Any, scratch: int) -> None:
         padding = view(net.buffer, scratch + i * panel[ROW] + width, panel[ROW] - width)
         for j in range(padding.size):
             padding[j] = padding.dtype.type(0)
-
-
-@part
-def update_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, l: int, half: int,
-    thread: int, step: int,
-) -> None:  # fmt: skip
-    """Gradient of the rows of W, the first, in one half of the inputs, and the step along it.
-
-    The examples of the next batch are prefetched meanwhile, in the first range.
-    """
-    buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
-    T = buffer.dtype.type
-    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
-    ranges = (data.edges.size - 1) // 2
-    for p in range(layer[FIRST], layer[LAST]):
-        panel = row_of(net.panels, p)
-        stride = panel[ROW]
-        for r in range(half * ranges, (half + 1) * ranges):
-            weights = panel[START] + data.edges[r] * stride
-            size = (data.edges[r + 1] - data.edges[r]) * stride
-            factor = T(0)
-            if rule.kind == KEEP:
-                result, to = state, weights
-            elif rule.kind == SGD:
-                result, to, factor = buffer, weights, T(1.0 - rule.lr * rule.decay)
-            else:
-                result, to = buffer, scratch
-            origin = to - data.edges[r] * stride  # where the row of column 0 would be
-            start = view(result, to, size)
-            if factor == T(0):
-                for i in range(size):
-                    start[i] = T(0)
-            elif factor != T(1):
-                for i in range(size):
-                    start[i] *= factor
-            ahead = p == layer[FIRST] and r == half * ranges
-            for n0 in range(0, B, COLUMN_ROWS):
-                add_columns(
-                    net, data, rows, begin, B, n0, p, r, thread, result, origin,
-                    ranges if ahead and n0 == 0 else 0,
-                )  # fmt: skip
-            if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule(net, rule, weights, scratch, size, rule.decay, step)
-            if rule.kind == KEEP and data.grads.size:
-                deliver_weights(net, data, l, p, data.edges[r], data.edges[r + 1])
-
-
-@part
-def add_columns(
-    net: Any, data: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int, thread: int,
-    result: Any, origin: int, ahead: int,
-) -> None:  # fmt: skip
-    """Add what some rows of the batch, from n0 on, give to the gradient: panel p, range r of W.
-
-    Meanwhile so many ranges (``ahead``) of the examples of the next batch are on their way from
-    memory.
-    """
-    layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
-    code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
-    dz = layer[DZ] + panel[COLUMN] + n0 * h_row
-    first, last = data.edges[r], data.edges[r + 1]
-    words = net.sizes[MASKS]
-    places = thread * (1 + words) * COLUMN_ROWS
-    masks = places + COLUMN_ROWS
-    n1 = min(n0 + COLUMN_ROWS, B)
-    note_columns(net, data, rows, begin, n0, n1, r, places)
-    asked, due, questions = 0, 0, 0
-    if ahead:
-        questions = min(B, rows.size - begin - B)
-    for n in range(questions):  # else the addresses to prefetch had to be waited for
-        prefetch(address_of(data.starts, segment_of(data, rows, begin, B + n, r)))
-    for k0 in range(first, last, MASK_BITS):
-        transpose_bits(net.columns, masks)
-        if n1 - n0 > MASK_BITS:
-            transpose_bits(net.columns, masks + MASK_BITS)
-        for k in range(k0, min(k0 + MASK_BITS, last)):
-            due += questions
-            while due >= last - first:
-                due -= last - first
-                soon = segment_of(data, rows, begin, B + asked, r)
-                prefetch_segments(data, soon, soon + ahead, words)
-                asked += 1
-            low = masks + k - k0
-            add_column(
-                code, result, origin + k * stride, data.values, net.columns, places,
-                net.columns[low], net.columns[low + MASK_BITS], net.buffer, dz, h_row,
-            )  # fmt: skip
-        masks += COLUMN_ROWS
-
-
-@part
-def note_columns(
-    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r: int, places: int
-) -> None:
-    """Note where range r of rows n0 to n1 of the batch begins, and behind that its masks.
-
-    The first mask of all rows, the second of all, ...: squares of bits, ready to be transposed.
-    """
-    words = net.sizes[MASKS]
-    to = places + COLUMN_ROWS
-    for i in range(n1 - n0):
-        segment = segment_of(data, rows, begin, n0 + i, r)
-        net.columns[places + i] = data.starts[segment]
-        for word in range(words):
-            net.columns[to + word * COLUMN_ROWS + i] = data.masks[segment * words + word]
-    for i in range(n1 - n0, COLUMN_ROWS):
-        for word in range(words):
-            net.columns[to + word * COLUMN_ROWS + i] = 0
 
 
 @part

@@ -13,7 +13,6 @@ from .jit import part
 from .rows import row_max, row_sum
 from .simd import address_of, prefetch, row_of, view
 from .softmax_loss import reciprocal
-from .sparse import compress_segment, sum_rows
 from .tables import (
     ACTIVATION,
     BIAS,
@@ -29,8 +28,6 @@ from .tables import (
     INPUTS,
     LAST,
     LINE,
-    MASKS,
-    OPERATION,
     OTHER_HALF,
     OUTPUTS,
     RELU,
@@ -39,7 +36,6 @@ from .tables import (
     SIGMOID,
     SOFTMAX_BLOCK,
     START,
-    UPDATE,
     WIDTH,
     X_ROW,
     ZEROS,
@@ -133,94 +129,6 @@ def forward_half(net: Any, l: int, B: int, half: int) -> None:
                 buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
                 buffer, begin, 0, one, least, address_of(buffer, at), address_of(buffer, at), 0,
             )  # fmt: skip
-
-
-@part
-def forward_sparse(
-    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
-) -> None:
-    """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
-
-    Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
-    """
-    buffer, layer = net.buffer, row_of(net.layers, 0)
-    to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
-    segments = data.edges.size - 1
-    # An update has fetched them already, and what was compressed a moment ago is in the cache.
-    updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
-    ahead = data.x.size == 0 and not updated
-    for p in range(layer[FIRST], layer[LAST]):
-        panel = row_of(net.panels, p)
-        code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
-        bias = layer[BIAS] + column if r0 == 0 else net.sizes[ZEROS]
-        h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
-        for r in range(r0, r1):
-            for n in range(n0, n1):
-                if r == r0 and ahead:
-                    soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
-                    prefetch_segments(data, soon, soon + r1 - r0, 0)
-                segment = segment_of(data, rows, begin, n, r)
-                h = to + n * h_row + column
-                sum_rows(
-                    code, buffer, h, buffer, bias if r == r0 else h,
-                    data.columns, data.values, data.starts[segment], data.stops[segment],
-                    buffer, start, stride,
-                )  # fmt: skip
-    if r1 - r0 == segments:
-        for n in range(n0, n1):
-            activate(view(buffer, to + n * layer[H_ROW], layer[WIDTH]), layer[ACTIVATION])
-    if data.labels.size:
-        for n in range(n0, n1):
-            prefetch(address_of(data.labels, rows[begin + n]))
-
-
-@part
-def compress_batch(
-    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
-) -> None:
-    """Note what is not zero in rows n0 to n1 of the batch and ranges r0 to r1 of the inputs.
-
-    The segments lie by their places in the batch, and each has room for all of its inputs.
-    """
-    D, segments = net.layers[0, INPUTS], data.edges.size - 1
-    words = net.sizes[MASKS]
-    for n in range(n0, n1):
-        source = rows[begin + n] * D
-        for r in range(r0, r1):
-            k0, k1, segment = data.edges[r], data.edges[r + 1], n * segments + r
-            p = n * D + k0
-            data.starts[segment] = p
-            data.stops[segment] = compress_segment(
-                data.columns,
-                data.values,
-                p,
-                p + k1 - k0,
-                data.masks,
-                segment * words,
-                data.x,
-                source,
-                k0,
-                k1,
-            )
-
-
-@part
-def segment_of(data: Any, rows: Any, begin: int, n: int, r: int) -> int:
-    """Return which segment is range r of row n of the batch."""
-    row = rows[begin + n] if data.x.size == 0 else n  # else it was compressed a moment ago
-    return row * (data.edges.size - 1) + r
-
-
-@part
-def prefetch_segments(data: Any, first: int, last: int, masks: int) -> None:
-    """Prefetch the numbers of segments first to last, and so many masks of each."""
-    start, stop = data.starts[first], data.stops[last - 1]
-    for word in range(first * masks, last * masks, LINE // 8):
-        prefetch(address_of(data.masks, word))
-    for p in range(start, stop, LINE // 2):
-        prefetch(address_of(data.columns, p))
-    for p in range(start, stop, LINE // data.values.itemsize):
-        prefetch(address_of(data.values, p))
 
 
 @part

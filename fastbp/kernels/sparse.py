@@ -1,17 +1,19 @@
 """Products with matrices that are mostly zeros: only what is not zero is touched.
 
-    forward     C[:] = C0[:] + sum_p values[p] * B[index[p], :]     for first <= p < last
-    update      C[:] += sum_n values[places[n]] * D[n, :]           for each bit n of a mask
+    forward             C[:] = C0[:] + sum_p values[p] * B[index[p], :]     first <= p < last
+    update, by rows     B[index[p], :] += values[p] * C[:]                  first <= p < last
+    update, by columns  C[:] += sum_n values[places[n]] * D[n, :]           each bit n of a mask
 
 The inputs lie in compressed rows: column and value of each number that is not zero.  A row is cut
 into segments, ranges of columns so narrow that the rows of W they need fit a core's cache; the
 segments of one range are done for the whole batch before the next range begins.
 
-The gradient of a row of W wants the same numbers by columns: which examples of the batch have one
-there?  Each segment also has a mask of its columns, a bit each, and a square of 64 x 64 bits is
-transposed in registers: 64 columns of 64 examples at once.  The values need no second list: columns
-are walked in ascending order, so an example's next value is the next in its row.  Thus a row of W
-is loaded and stored once, and not for each number.
+The update by rows, of the inputs, loads and stores a row of W for each number.  By columns it does
+so once, for all examples that have a number there: worth it if they are some.  Which are they?
+Each segment has a mask of its columns, a bit each, and squares of 64 x 64 bits are transposed in
+registers: 64 columns of 64 examples at once.  The values need no second list: columns are walked in
+ascending order, so an example's next value is the next in its row.  Both ways sum in the order of
+the examples, and give the same bits.
 
 Below a third of non-zeros this beats the dense product.
 """
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from . import simd
 from .gemm import CODES, columns_of, widths_of
@@ -32,74 +34,66 @@ from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .simd import MASK_BITS, bit, lowest_bit, nonzero_bits, view, without_lowest_bit
 
 
-class _Sums:
-    """A loop that adds multiples of vectors to a row of C, which stays in registers."""
+class _Row:
+    """A row in registers, vector by vector."""
 
-    def __init__(self, emit: simd.Emitter, widths: list[int], C: Any, C0: Any) -> None:
-        self.emit, self.C = emit, C
+    def __init__(self, emit: simd.Emitter, widths: list[int], pointer: Any) -> None:
+        self.emit = emit
         offsets = [simd.constant(sum(widths[:j])) for j in range(len(widths))]
         self.columns = list(zip(offsets, widths, strict=True))
-        self.begin = [emit.load(emit.at(C0, offset), width) for offset, width in self.columns]
-        self.before = emit.builder.block
-        self.loop = emit.builder.append_basic_block("loop")
-        self.after = emit.builder.append_basic_block("done")
+        # LLVM keeps in registers what nobody has the address of.
+        self.vectors = [cgutils.alloca_once(emit.builder, emit.vector(width)) for width in widths]
+        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
+            emit.builder.store(emit.load(emit.at(pointer, offset), width), vector)
 
-    def enter(self, some: Any, *counters: Any) -> list[Any]:
-        """Begin the loop if there is ``some``; returns what counts, of these first values."""
-        builder = self.emit.builder
-        builder.cbranch(some, self.loop, self.after)
-        builder.position_at_end(self.loop)
-        self.counting = [builder.phi(simd.INT64) for _ in counters]
-        for phi, first in zip(self.counting, counters, strict=True):
-            phi.add_incoming(first, self.before)
-        self.sums = [builder.phi(self.emit.vector(width)) for _, width in self.columns]
-        return self.counting
+    def add(self, number: Any, pointer: Any) -> None:
+        """Add ``number`` times the row in memory."""
+        emit, builder = self.emit, self.emit.builder
+        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
+            factor, other = emit.splat(number, width), emit.load(emit.at(pointer, offset), width)
+            builder.store(emit.multiply_add(factor, other, builder.load(vector), width), vector)
 
-    def add(self, number: Any, row: Any) -> None:
-        """Add ``number`` times the vectors at ``row``."""
-        self.new = []
-        for (offset, width), held in zip(self.columns, self.sums, strict=True):
-            factor, there = self.emit.splat(number, width), self.emit.at(row, offset)
-            product = self.emit.multiply_add(factor, self.emit.load(there, width), held, width)
-            self.new.append(product)
+    def add_to(self, pointer: Any, number: Any) -> None:
+        """Add ``number`` times this row to the one in memory."""
+        emit = self.emit
+        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
+            factor, there = emit.splat(number, width), emit.at(pointer, offset)
+            held, other = emit.builder.load(vector), emit.load(there, width)
+            emit.store(emit.multiply_add(factor, held, other, width), there, width)
 
-    def leave(self, more: Any, *counters: Any) -> None:
-        """Go on with these values while there is ``more``; then store the sums."""
-        builder = self.emit.builder
-        for phi, value in zip(self.counting, counters, strict=True):
-            phi.add_incoming(value, self.loop)
-        self.emit.loop_back(more, self.loop, self.after)
-        builder.position_at_end(self.after)
-        ends = [builder.phi(self.emit.vector(width)) for _, width in self.columns]
-        for j, end in enumerate(ends):
-            for phi in (self.sums[j], end):
-                phi.add_incoming(self.begin[j], self.before)
-                phi.add_incoming(self.new[j], self.loop)
-        for (offset, width), end in zip(self.columns, ends, strict=True):
-            self.emit.store(end, self.emit.at(self.C, offset), width)
+    def store(self, pointer: Any) -> None:
+        """Write the row to memory."""
+        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
+            held = self.emit.builder.load(vector)
+            self.emit.store(held, self.emit.at(pointer, offset), width)
 
 
-def _write_rows(
-    sums: _Sums, index: Any, values: Any, first: Any, last: Any, B: Any, b_row: Any
+def _for_each_place(
+    emit: simd.Emitter, first: Any, last: Any, visit: Callable[[Any], None]
 ) -> None:
-    """Write the loop over the places of a segment."""
-    emit, builder = sums.emit, sums.emit.builder
-    (p,) = sums.enter(builder.icmp_signed("<", first, last), first)
-    k = builder.zext(builder.load(builder.gep(index, [p])), simd.INT64)
-    sums.add(emit.load(emit.at(values, p)), emit.at(B, builder.mul(k, b_row)))
+    """Write the loop over the places from first to last."""
+    builder = emit.builder
+    before, loop = builder.block, builder.append_basic_block("place")
+    after = builder.append_basic_block("no_place")
+    builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
+
+    builder.position_at_end(loop)
+    p = builder.phi(simd.INT64)
+    visit(p)
     following = builder.add(p, simd.constant(1))
-    sums.leave(builder.icmp_signed("<", following, last), following)
+    p.add_incoming(first, before)
+    p.add_incoming(following, loop)
+    emit.loop_back(builder.icmp_signed("<", following, last), loop, after)
+    builder.position_at_end(after)
 
 
-def _write_column(
-    sums: _Sums, values: Any, places: Any, low: Any, high: Any, D: Any, d_row: Any
-) -> None:
-    """Write the loop over the bits of two masks.
+def _for_each_bit(emit: simd.Emitter, low: Any, high: Any, visit: Callable[[Any], None]) -> None:
+    """Write the loop over the places, 0 to 127, of the bits of two masks.
 
     One loop, not two: the processor guesses wrongly when a loop ends, and there is one for each row
     of W.
     """
-    emit, builder = sums.emit, sums.emit.builder
+    builder = emit.builder
     zero, far = simd.constant(0), simd.constant(MASK_BITS)
 
     def is_zero(mask: Any) -> Any:
@@ -107,22 +101,26 @@ def _write_column(
 
     none = is_zero(low)
     first = builder.select(none, high, low)
-    bits, rest, base = sums.enter(
-        builder.not_(is_zero(first)),
-        first, builder.select(none, zero, high), builder.select(none, far, zero),
-    )  # fmt: skip
-    n = builder.add(base, builder.cttz(bits, ir.Constant(ir.IntType(1), 1)))
-    place = builder.gep(places, [n])
-    p = builder.load(place)
-    builder.store(builder.add(p, simd.constant(1)), place)
-    sums.add(emit.load(emit.at(values, p)), emit.at(D, builder.mul(n, d_row)))
+    start = first, builder.select(none, zero, high), builder.select(none, far, zero)
+    before, loop = builder.block, builder.append_basic_block("bit")
+    after = builder.append_basic_block("no_bit")
+    builder.cbranch(is_zero(first), after, loop)
+
+    builder.position_at_end(loop)
+    counters = bits, rest, base = [builder.phi(simd.INT64) for _ in start]
+    visit(builder.add(base, builder.cttz(bits, ir.Constant(ir.IntType(1), 1))))
     left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
     done = is_zero(left)
-    following = builder.select(done, rest, left)
-    sums.leave(
-        builder.not_(is_zero(following)),
-        following, builder.select(done, zero, rest), builder.select(done, far, base),
-    )  # fmt: skip
+    following = (
+        builder.select(done, rest, left),
+        builder.select(done, zero, rest),
+        builder.select(done, far, base),
+    )
+    for counter, value, next_value in zip(counters, start, following, strict=True):
+        counter.add_incoming(value, before)
+        counter.add_incoming(next_value, loop)
+    emit.loop_back(builder.not_(is_zero(following[0])), loop, after)
+    builder.position_at_end(after)
 
 
 def _for_each_width(
@@ -142,31 +140,52 @@ def _for_each_width(
     return context.get_dummy_value()
 
 
-@intrinsic
-def sum_rows(
-    typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any,
-    index: Any, values: Any, first: Any, last: Any, B: Any, b: Any, b_row: Any,
-) -> Any:  # fmt: skip
-    """``C[:] = C0[:] + sum_p values[p] * B[index[p], :]``, from places first to last."""
-    floats = (C, C0, values, B)
-    if not simd.is_flat(index, *floats) or len({a.dtype for a in floats}) > 1:
-        return None
-    itemsize = C.dtype.bitwidth // 8
+def _over_rows(forward: bool) -> Callable[..., Any]:
+    """Return the intrinsic of one of the two products that walk a segment of the inputs."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, C_, c, C0_, c0, index_, values_, first, last, B_, b, b_row = arguments
-        start = functools.partial(simd.data_pointer, context, builder)
-        zero = simd.constant(0)
-        to, origin, rows = start(C, C_, c), start(C0, C0_, c0), start(B, B_, b)
-        segment = start(index, index_, zero), start(values, values_, zero), first, last
+    @intrinsic
+    def over_rows(
+        typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any,
+        index: Any, values: Any, first: Any, last: Any, B: Any, b: Any, b_row: Any,
+    ) -> Any:  # fmt: skip
+        floats = (C, C0, values, B)
+        if not simd.is_flat(index, *floats) or len({a.dtype for a in floats}) > 1:
+            return None
+        itemsize = C.dtype.bitwidth // 8
 
-        def write(emit: simd.Emitter, widths: list[int]) -> None:
-            _write_rows(_Sums(emit, widths, to, origin), *segment, rows, b_row)
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            code, C_, c, C0_, c0, index_, values_, first, last, B_, b, b_row = arguments
+            start = functools.partial(simd.data_pointer, context, builder)
+            zero = simd.constant(0)
+            to, origin, rows = start(C, C_, c), start(C0, C0_, c0), start(B, B_, b)
+            columns, numbers = start(index, index_, zero), start(values, values_, zero)
 
-        return _for_each_width(context, builder, code, itemsize, write)
+            def write(emit: simd.Emitter, widths: list[int]) -> None:
+                held = _Row(emit, widths, origin)
 
-    n = types.intp
-    return types.void(n, C, n, C0, n, index, values, n, n, B, n, n), generate
+                def visit(p: Any) -> None:
+                    k = builder.zext(builder.load(builder.gep(columns, [p])), simd.INT64)
+                    number = emit.load(emit.at(numbers, p))
+                    there = emit.at(rows, builder.mul(k, b_row))
+                    if forward:
+                        held.add(number, there)
+                    else:
+                        held.add_to(there, number)
+
+                _for_each_place(emit, first, last, visit)
+                if forward:
+                    held.store(to)
+
+            return _for_each_width(context, builder, code, itemsize, write)
+
+        n = types.intp
+        return types.void(n, C, n, C0, n, index, values, n, n, B, n, n), generate
+
+    return over_rows
+
+
+sum_rows = _over_rows(forward=True)
+add_to_rows = _over_rows(forward=False)
 
 
 @intrinsic
@@ -187,12 +206,20 @@ def add_column(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code, C_, c, values_, places_, q, low, high, D_, d, d_row = arguments
         start = functools.partial(simd.data_pointer, context, builder)
-        zero = simd.constant(0)
         to, rows = start(C, C_, c), start(D, D_, d)
-        listed = start(values, values_, zero), start(places, places_, q), low, high
+        numbers, begins = start(values, values_, simd.constant(0)), start(places, places_, q)
 
         def write(emit: simd.Emitter, widths: list[int]) -> None:
-            _write_column(_Sums(emit, widths, to, to), *listed, rows, d_row)
+            held = _Row(emit, widths, to)
+
+            def visit(n: Any) -> None:
+                place = builder.gep(begins, [n])
+                p = builder.load(place)
+                builder.store(builder.add(p, simd.constant(1)), place)
+                held.add(emit.load(emit.at(numbers, p)), emit.at(rows, builder.mul(n, d_row)))
+
+            _for_each_bit(emit, low, high, visit)
+            held.store(to)
 
         return _for_each_width(context, builder, code, itemsize, write)
 
@@ -210,6 +237,15 @@ if JIT_DISABLED:
         columns = np.arange(columns_of(code, C.itemsize))
         rows = B[b + index[first:last, None].astype(np.int64) * b_row + columns]
         C[c + columns] = C0[c0 + columns] + values[first:last] @ rows
+
+    def add_to_rows(
+        code: int, C: Any, c: int, C0: Any, c0: int,
+        index: Any, values: Any, first: int, last: int, B: Any, b: int, b_row: int,
+    ) -> None:  # fmt: skip
+        """``B[index[p], :] += values[p] * C0[:]``, in NumPy."""
+        columns = np.arange(columns_of(code, C.itemsize))
+        rows = b + index[first:last, None].astype(np.int64) * b_row + columns
+        np.add.at(B, rows, values[first:last, None] * C0[c0 + columns])
 
     def add_column(
         code: int, C: Any, c: int, values: Any, places: Any, q: int, low: int, high: int,
@@ -251,8 +287,8 @@ def compress_segment(
 ) -> int:  # fmt: skip
     """Put the non-zeros in columns k0 to k1 of a row to places p to stop; returns where they end.
 
-    Their masks go to ``masks`` from ``mask`` on.  The row begins ``row`` elements behind the first
-    of x.
+    Their masks go to ``masks`` from ``mask`` on, if there are any.  The row begins ``row`` elements
+    behind the first of x.
     """
     flat = view(x, 0, x.size)
     for k in range(k0, k1, MASK_BITS):
@@ -266,7 +302,8 @@ def compress_segment(
             values[p] = flat[row + column]
             rest = without_lowest_bit(rest)
             p += 1
-        masks[mask + (k - k0) // MASK_BITS] = bits ^ rest  # those that have a place
+        if masks.size:
+            masks[mask + (k - k0) // MASK_BITS] = bits ^ rest  # those that have a place
     return p
 
 
@@ -281,7 +318,7 @@ def compress(columns: Any, values: Any, masks: Any, x: Any, starts: Any, edges: 
     Parameters
     ----------
     columns, values : (nonzeros,) - overwritten from ``starts[0]`` on
-    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment
+    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment; or empty
     x : (N, D) float32 or float64, D <= 65536
     starts : (N * S + 1,) int64 - where the segments of these rows begin, and the last one ends
     edges : (S + 1,) int64 - the columns between which a row is cut
@@ -309,7 +346,7 @@ def count_segments(counts: Any, masks: Any, starts: Any, columns: Any, edges: An
     Parameters
     ----------
     counts : (N, S) int64 - overwritten
-    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment
+    masks : (N * S * M,) int64 - overwritten: a bit for each column of a segment; or empty
     starts : (N + 1,) int64 - where each row begins, and where the last one ends
     columns : (nonzeros,) int64, in [0, D), ascending within a row
     edges : (S + 1,) int64, from 0 to D
@@ -323,6 +360,7 @@ def count_segments(counts: Any, masks: Any, starts: Any, columns: Any, edges: An
         for p in range(starts[n], starts[n + 1]):
             while columns[p] >= edges[s + 1]:
                 s += 1
-            k = columns[p] - edges[s]
-            masks[(n * segments + s) * words + k // MASK_BITS] |= bit(k % MASK_BITS)
+            if words:
+                k = columns[p] - edges[s]
+                masks[(n * segments + s) * words + k // MASK_BITS] |= bit(k % MASK_BITS)
             counts[n, s] += 1

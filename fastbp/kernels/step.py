@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 from numba.core import types
 
-from .backward import backward, sum_squares, update, update_bias, update_sparse
+from .backward import backward, sum_squares, update, update_bias
 from .forward import (
-    compress_batch,
     forward,
     forward_half,
-    forward_sparse,
     gather,
     join_halves,
     softmax_loss,
@@ -35,6 +33,7 @@ from .gemm import TILE_ROWS
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, prange
 from .panels import fetch_bias, fetch_weights
 from .simd import call_at, row_of
+from .sparse_layer import compress_batch, forward_sparse, update_sparse
 from .tables import (
     BACK_FIRST,
     BACK_LAST,

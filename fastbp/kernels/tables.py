@@ -51,6 +51,8 @@ GROUP = 96
 BLOCK = 256
 # Rows of the batch whose non-zeros are looked for by columns: two masks of 64 bits.
 COLUMN_ROWS = 2 * MASK_BITS
+# Numbers of a column in a batch from which the update by columns is faster than by rows.
+NUMBERS_A_COLUMN = 5
 # Threads there is scratch memory for.
 MAX_THREADS = 64
 # Logits exponentiated in one run: 8 kB of float32, in the first-level cache.
@@ -101,7 +103,8 @@ class Data(NamedTuple):
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row, with gaps where a program
         compresses x
     starts, stops : int64[::1] - where the segments of the rows begin and end
-    masks : int64[::1] - of each segment as many numbers: a bit for each column, 1 if it is there
+    masks : int64[::1] - of each segment as many numbers: a bit for each column, 1 if it is there;
+        or empty where the columns of a batch have too few numbers
     edges : int64[::1] - the columns between which a row is cut into segments; half of the segments
         are in the first half of the inputs
     labels : int64[::1]

@@ -9,6 +9,7 @@ import pytest
 from fastbp.kernels.gemm import CODES, columns_of
 from fastbp.kernels.sparse import (
     add_column,
+    add_to_rows,
     compress,
     compress_segment,
     count_nonzeros,
@@ -71,6 +72,10 @@ def test_compress_keeps_what_is_not_zero(shape, density, dtype):
     for array in (values, columns):  # what is before the first place and behind the last
         np.testing.assert_array_equal(np.delete(array, np.s_[2 : nonzeros + 2]), 777)
     np.testing.assert_array_equal(masks, expected_masks)
+    again = np.full_like(columns, 777), np.full_like(values, 777)
+    compress(*again, np.empty(0, np.int64), x, segment_starts(x, edges, 2), edges)
+    for array, same in zip(again, (columns, values), strict=True):
+        np.testing.assert_array_equal(array, same)
 
 
 @by_dtype
@@ -87,7 +92,9 @@ def test_compress_stays_in_its_places_when_x_has_changed_since_it_was_counted(dt
             assert ((columns[start:stop] >= low) & (columns[start:stop] < max(high, 1))).all()
             assert (values[start:stop] == changed[0, 0]).all()
             # As many bits as there are places to read: the update believes them.
-            assert int(masks[segment]).bit_count() == (stop - start if changed[0, 0] else 0)
+            assert (int(masks[segment]) % 2**64).bit_count() == (
+                stop - start if changed[0, 0] else 0
+            )
 
 
 @numba.njit
@@ -126,6 +133,9 @@ def test_count_segments(shape, density):
     expected = [np.count_nonzero(x[:, a:b], 1) for a, b in pairwise(edges)]
     np.testing.assert_array_equal(counts, np.array(expected).T)
     np.testing.assert_array_equal(masks, masks_of(x != 0, edges))
+    counts[:] = -77
+    count_segments(counts, np.empty(0, np.int64), starts, np.nonzero(x)[1], edges)
+    np.testing.assert_array_equal(counts, np.array(expected).T)
 
 
 # --- the two products ----------------------------------------------------------------------------
@@ -134,6 +144,11 @@ def test_count_segments(shape, density):
 @numba.njit
 def sum_of_rows(code, C, c, C0, c0, index, values, first, last, B, b, b_row):
     sum_rows(code, C, c, C0, c0, index, values, first, last, B, b, b_row)
+
+
+@numba.njit
+def add_to_some_rows(code, C, c, index, values, first, last, B, b, b_row):
+    add_to_rows(code, C, c, C, c, index, values, first, last, B, b, b_row)
 
 
 @numba.njit
@@ -159,6 +174,21 @@ def test_multiples_of_rows_are_summed(count, dtype):
         rows = B[5:].reshape(10, row)[index[2 : 2 + count], :width]
         np.testing.assert_array_equal(C[4 : 4 + width], C0[2:] + values[2 : 2 + count] @ rows)
         assert (np.delete(C, np.s_[4 : 4 + width]) == 777).all()
+
+
+@by_dtype
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_multiples_of_a_row_are_added_to_rows(count, dtype):
+    for code in CODES:
+        width = columns_of(code, np.dtype(dtype).itemsize)
+        row = width + 3
+        index = np.array([9, 9, 4, 0, 8, 2, 1, 0, 3], np.uint16)
+        values, B, C = integers(9, dtype), integers(5 + 10 * row, dtype), integers(width + 2, dtype)
+        expected = B.copy()
+        add_to_some_rows(code, C, 2, index, values, 2, 2 + count, B, 5, row)
+        for p in range(2, 2 + count):
+            expected[5:].reshape(10, row)[index[p], :width] += values[p] * C[2:]
+        np.testing.assert_array_equal(B, expected)
 
 
 @by_dtype

@@ -1,0 +1,285 @@
+"""The first layer where most of its inputs are zero: batches compressed, forward, update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backward import apply_rule
+from .forward import activate
+from .jit import part
+from .panels import deliver_weights
+from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
+from .sparse import add_column, add_to_rows, compress_segment, sum_rows
+from .tables import (
+    ACTIVATION,
+    BIAS,
+    CODE,
+    COLUMN,
+    COLUMN_ROWS,
+    DZ,
+    EXAMPLES_AHEAD,
+    FIRST,
+    H_ROW,
+    INPUTS,
+    KEEP,
+    LAST,
+    LINE,
+    MASKS,
+    NUMBERS_A_COLUMN,
+    OPERATION,
+    OTHER_HALF,
+    ROW,
+    SCRATCH,
+    SCRATCH_SIZE,
+    SGD,
+    START,
+    UPDATE,
+    WIDTH,
+    ZEROS,
+    H,
+)
+
+
+@part
+def forward_sparse(
+    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
+) -> None:
+    """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
+
+    Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
+    """
+    buffer, layer = net.buffer, row_of(net.layers, 0)
+    to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
+    segments = data.edges.size - 1
+    # An update has fetched them already, and what was compressed a moment ago is in the cache.
+    updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
+    ahead = data.x.size == 0 and not updated
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
+        bias = layer[BIAS] + column if r0 == 0 else net.sizes[ZEROS]
+        h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
+        for r in range(r0, r1):
+            for n in range(n0, n1):
+                if r == r0 and ahead:
+                    soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
+                    prefetch_segments(data, soon, soon + r1 - r0, 0)
+                segment = segment_of(data, rows, begin, n, r)
+                h = to + n * h_row + column
+                sum_rows(
+                    code, buffer, h, buffer, bias if r == r0 else h,
+                    data.columns, data.values, data.starts[segment], data.stops[segment],
+                    buffer, start, stride,
+                )  # fmt: skip
+    if r1 - r0 == segments:
+        for n in range(n0, n1):
+            activate(view(buffer, to + n * layer[H_ROW], layer[WIDTH]), layer[ACTIVATION])
+    if data.labels.size:
+        for n in range(n0, n1):
+            prefetch(address_of(data.labels, rows[begin + n]))
+
+
+@part
+def compress_batch(
+    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
+) -> None:
+    """Note what is not zero in rows n0 to n1 of the batch and ranges r0 to r1 of the inputs.
+
+    The segments lie by their places in the batch, and each has room for all of its inputs.
+    """
+    D, segments = net.layers[0, INPUTS], data.edges.size - 1
+    words = net.sizes[MASKS]
+    for n in range(n0, n1):
+        source = rows[begin + n] * D
+        for r in range(r0, r1):
+            k0, k1, segment = data.edges[r], data.edges[r + 1], n * segments + r
+            p = n * D + k0
+            data.starts[segment] = p
+            data.stops[segment] = compress_segment(
+                data.columns,
+                data.values,
+                p,
+                p + k1 - k0,
+                data.masks,
+                segment * words,
+                data.x,
+                source,
+                k0,
+                k1,
+            )
+
+
+@part
+def update_sparse(
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, l: int, half: int,
+    thread: int, step: int,
+) -> None:  # fmt: skip
+    """Gradient of the rows of W, the first, in one half of the inputs, and the step along it.
+
+    The examples of the next batch are prefetched meanwhile, in the first range.
+    """
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
+    T = buffer.dtype.type
+    scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    ranges = (data.edges.size - 1) // 2
+    for p in range(layer[FIRST], layer[LAST]):
+        panel = row_of(net.panels, p)
+        stride = panel[ROW]
+        for r in range(half * ranges, (half + 1) * ranges):
+            weights = panel[START] + data.edges[r] * stride
+            size = (data.edges[r + 1] - data.edges[r]) * stride
+            factor = T(0)
+            if rule.kind == KEEP:
+                result, to = state, weights
+            elif rule.kind == SGD:
+                result, to, factor = buffer, weights, T(1.0 - rule.lr * rule.decay)
+            else:
+                result, to = buffer, scratch
+            origin = to - data.edges[r] * stride  # where the row of column 0 would be
+            start = view(result, to, size)
+            if factor == T(0):
+                for i in range(size):
+                    start[i] = T(0)
+            elif factor != T(1):
+                for i in range(size):
+                    start[i] *= factor
+            ahead = 0
+            if p == layer[FIRST] and r == half * ranges:
+                ahead = ranges
+                prefetch_starts(data, rows, begin, B, r)
+            if is_by_columns(data, B):
+                for n0 in range(0, B, COLUMN_ROWS):
+                    add_columns(
+                        net, data, rows, begin, B, n0, p, r, thread, result, origin,
+                        ahead if n0 == 0 else 0,
+                    )  # fmt: skip
+            else:
+                add_rows(net, data, rows, begin, B, p, r, result, origin, ahead)
+            if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
+                apply_rule(net, rule, weights, scratch, size, rule.decay, step)
+            if rule.kind == KEEP and data.grads.size:
+                deliver_weights(net, data, l, p, data.edges[r], data.edges[r + 1])
+
+
+@part
+def is_by_columns(data: Any, B: int) -> bool:
+    """Whether the update of B examples goes by columns, and not by rows.
+
+    Their columns must be known, and have a few numbers each.
+    """
+    segments = data.edges.size - 1
+    places = data.stops.size // segments * data.edges[segments]
+    known = data.masks.size > 0
+    return known and min(B, COLUMN_ROWS) * data.values.size >= NUMBERS_A_COLUMN * places
+
+
+@part
+def add_rows(
+    net: Any, data: Any, rows: Any, begin: int, B: int, p: int, r: int,
+    result: Any, origin: int, ahead: int,
+) -> None:  # fmt: skip
+    """Add what the batch gives to the gradient, example by example: panel p, range r of W.
+
+    ``ahead`` is as for :func:`add_columns`.
+    """
+    layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
+    code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+    gradient = layer[DZ] + panel[COLUMN]
+    for n in range(B):
+        if ahead and begin + B + n < rows.size:
+            soon = segment_of(data, rows, begin, B + n, r)
+            prefetch_segments(data, soon, soon + ahead, 0)
+        segment = segment_of(data, rows, begin, n, r)
+        dz = gradient + n * h_row
+        add_to_rows(
+            code, net.buffer, dz, net.buffer, dz,
+            data.columns, data.values, data.starts[segment], data.stops[segment],
+            result, origin, stride,
+        )  # fmt: skip
+
+
+@part
+def add_columns(
+    net: Any, data: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int, thread: int,
+    result: Any, origin: int, ahead: int,
+) -> None:  # fmt: skip
+    """Add what some rows of the batch, from n0 on, give to the gradient: panel p, range r of W.
+
+    Meanwhile so many ranges (``ahead``) of the examples of the next batch are on their way from
+    memory.
+    """
+    layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
+    code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+    dz = layer[DZ] + panel[COLUMN] + n0 * h_row
+    first, last = data.edges[r], data.edges[r + 1]
+    words = net.sizes[MASKS]
+    places = thread * (1 + words) * COLUMN_ROWS
+    masks = places + COLUMN_ROWS
+    n1 = min(n0 + COLUMN_ROWS, B)
+    note_columns(net, data, rows, begin, n0, n1, r, places)
+    asked, due, questions = 0, 0, 0
+    if ahead:
+        questions = min(B, rows.size - begin - B)
+    for k0 in range(first, last, MASK_BITS):
+        transpose_bits(net.columns, masks)
+        if n1 - n0 > MASK_BITS:
+            transpose_bits(net.columns, masks + MASK_BITS)
+        for k in range(k0, min(k0 + MASK_BITS, last)):
+            due += questions
+            while due >= last - first:
+                due -= last - first
+                soon = segment_of(data, rows, begin, B + asked, r)
+                prefetch_segments(data, soon, soon + ahead, words)
+                asked += 1
+            low = masks + k - k0
+            add_column(
+                code, result, origin + k * stride, data.values, net.columns, places,
+                net.columns[low], net.columns[low + MASK_BITS], net.buffer, dz, h_row,
+            )  # fmt: skip
+        masks += COLUMN_ROWS
+
+
+@part
+def note_columns(
+    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r: int, places: int
+) -> None:
+    """Note where range r of rows n0 to n1 of the batch begins, and behind that its masks.
+
+    The first mask of all rows, the second of all, ...: squares of bits, ready to be transposed.
+    """
+    words = net.sizes[MASKS]
+    to = places + COLUMN_ROWS
+    for i in range(n1 - n0):
+        segment = segment_of(data, rows, begin, n0 + i, r)
+        net.columns[places + i] = data.starts[segment]
+        for word in range(words):
+            net.columns[to + word * COLUMN_ROWS + i] = data.masks[segment * words + word]
+    for i in range(n1 - n0, COLUMN_ROWS):
+        for word in range(words):
+            net.columns[to + word * COLUMN_ROWS + i] = 0
+
+
+@part
+def segment_of(data: Any, rows: Any, begin: int, n: int, r: int) -> int:
+    """Return which segment is range r of row n of the batch."""
+    row = rows[begin + n] if data.x.size == 0 else n  # else it was compressed a moment ago
+    return row * (data.edges.size - 1) + r
+
+
+@part
+def prefetch_starts(data: Any, rows: Any, begin: int, B: int, r: int) -> None:
+    """Prefetch where the examples of the next batch begin, which to wait for would take long."""
+    for n in range(min(B, rows.size - begin - B)):
+        prefetch(address_of(data.starts, segment_of(data, rows, begin, B + n, r)))
+
+
+@part
+def prefetch_segments(data: Any, first: int, last: int, masks: int) -> None:
+    """Prefetch the numbers of segments first to last, and so many masks of each."""
+    start, stop = data.starts[first], data.stops[last - 1]
+    for word in range(first * masks, last * masks, LINE // 8):
+        prefetch(address_of(data.masks, word))
+    for p in range(start, stop, LINE // 2):
+        prefetch(address_of(data.columns, p))
+    for p in range(start, stop, LINE // data.values.itemsize):
+        prefetch(address_of(data.values, p))
