@@ -415,7 +415,7 @@ class Network:
         if packed:
             engine.plan.pack(self.params)
         yield engine
-        if engine.plan.buffer.nbytes <= KEPT_BYTES:
+        if engine.plan.nbytes <= KEPT_BYTES:
             self._engines.append(engine)
 
     def _is_batch(self, x: Any, rows: int) -> bool:

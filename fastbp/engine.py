@@ -65,7 +65,7 @@ class Engine:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
         self._nets: dict[tuple[str, bool, bool], tables.Net] = {}
         self._threads = threads
-        self._paces: dict[tuple[str, int, int, bool], Pace] = {}
+        self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
         self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
     def run(
@@ -99,7 +99,7 @@ class Engine:
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         batch = int(begins[1] - begins[0])
         net, code = self._ready(kind, data, rule, batch)
-        pace = self._pace(kind, batch)
+        pace = self._pace(kind, data, batch)
         threads = pace.threads
         begin = time.perf_counter()
         if threads == 1:
@@ -124,13 +124,13 @@ class Engine:
         if net is None:
             net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
             self._nets[key] = net
-        return net, _load(self._pace(kind, batch).threads > 1, net, data, rule)
+        return net, _load(self._pace(kind, data, batch).threads > 1, net, data, rule)
 
-    def batches_a_call(self, kind: str, batch: int) -> int:
+    def batches_a_call(self, kind: str, data: tables.Data, batch: int) -> int:
         """Return how many batches of a size the next call of a program should get."""
-        return self._pace(kind, batch).batches
+        return self._pace(kind, data, batch).batches
 
-    def _pace(self, kind: str, batch: int) -> Pace:
+    def _pace(self, kind: str, data: tables.Data, batch: int) -> Pace:
         """Return what chooses threads for a program, anew when the process's setting changed."""
         most, fixed = self._threads, True
         if most is None:
@@ -139,7 +139,8 @@ class Engine:
         small = not fixed and batch * self._work < PARALLEL_WORK
         if most > 1 and (small or _threads.is_forked() or not jit.has_fast_threads()):
             most = 1
-        key = kind, batch.bit_length(), most, fixed  # times of batches that are about as large
+        # Times of batches that are about as large, and of the same kind of inputs.
+        key = kind, data.source, batch.bit_length(), most, fixed
         if key not in self._paces:
             self._paces[key] = Pace(most, fixed, batch * self._work * SECONDS_OF_WORK)
         return self._paces[key]
@@ -169,7 +170,7 @@ class Engine:
         batch = min(CONSECUTIVE_ROWS, self.plan.rows)
         start = 0
         while start < count:
-            stop = min(count, start + batch * self.batches_a_call(kind, batch))
+            stop = min(count, start + batch * self.batches_a_call(kind, data, batch))
             begins = np.append(np.arange(0, stop - start, batch), stop - start)
             yield *self.run(kind, data, rule, np.arange(start, stop), begins), np.diff(begins)
             start = stop

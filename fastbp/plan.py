@@ -153,7 +153,7 @@ class Plan:
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
-            aligned_zeros(tables.MAX_THREADS * places, np.dtype(np.int64)),
+            aligned_zeros(tables.HALVES * places, np.dtype(np.int64)),
             np.zeros((L, 2)),
             np.array([self.parameters, zeros, scratch, self._scratch, other_half, masks], np.int64),
             0,  # the address of the tile, known once that is compiled
@@ -163,6 +163,12 @@ class Plan:
     def finite(self) -> Array:
         """What the program 'gradient' found of the user's weights: NaN, or all finite."""
         return self._net.finite
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the memory that grows with the network and the batch."""
+        arrays = (self.buffer, self.state, *self._room.values())
+        return sum(array.nbytes for array in arrays)
 
     def _pad_logits(self) -> None:
         """Let the exponential of what pads the logits be 0."""

@@ -137,7 +137,7 @@ class CompiledSteps:
     def batches_a_call(self) -> int:
         """Return how many batches ``run`` should get; what it needs is compiled then."""
         self.engine.load("train", self.data, self._rule(), self._batch_size)
-        return self.engine.batches_a_call("train", self._batch_size)
+        return self.engine.batches_a_call("train", self.data, self._batch_size)
 
     def run(self, rows: Array, begins: Array) -> list[float]:
         """Train on batches; returns their losses, the last of which may be the one not finite."""

@@ -501,6 +501,13 @@ BUGS = [
         "test_engine_network.py",
     ),
     Bug(
+        "gradients are delivered with the rows that pad W",
+        "kernels/panels.py",
+        "for k in range(k0, min(k1, K)):\n        source = view(net.state",
+        "for k in range(k0, k1):\n        source = view(net.state",
+        "test_engine_network.py",
+    ),
+    Bug(
         "the user's bias is not fetched",
         "kernels/step.py",
         "                    fetch_bias(net, data, l)",
@@ -568,6 +575,13 @@ BUGS = [
         "kernels/sparse_layer.py",
         "for n in range(B):\n        if ahead",
         "for n in range(B - 1):\n        if ahead",
+        "test_examples.py",
+    ),
+    Bug(
+        "sparse: two threads note columns in one place",
+        "kernels/sparse_layer.py",
+        "places = thread * (1 + words)",
+        "places = 0 * (1 + words)",
         "test_examples.py",
     ),
     Bug(

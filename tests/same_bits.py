@@ -50,6 +50,7 @@ def trainings(T, threads):
         **{f"fit {name}": (dense, t, (50,), cls) for name, cls in optimizer.OPTIMIZERS.items()},
         "fit sigmoid": (dense, t, (50, 20), Adam),
         "fit sparse": (sparse, t, (50,), Adam),
+        "fit sparser": (sparse * (np.arange(D) % 3 == 0), t, (50,), Adam),
         "fit bytes": (sparse.astype(np.uint8), t, (50,), Adam),
         "fit soft targets": (dense, soft, (50,), Adam),
         "fit wide": (dense, t, (700, 300), Adam),
@@ -86,6 +87,12 @@ def questions(T, threads):
         yield "gradient", bits(np.float64(loss), gradient)
         yield "evaluate", bits(np.array(network.evaluate(x, t)))
         yield "predict", bits(network.predict(x))
+        _, sparse, t = examples(300, C, T, 900)
+        network = MultiLayerNet(300, [50, 20], C, weight_decay_lambda=0.01, dtype=T, seed=0)
+        loss, gradient = network.loss_and_gradient(sparse[:200], t[:200])
+        yield "gradient, zeros skipped", bits(np.float64(loss), gradient)
+        yield "evaluate, zeros skipped", bits(np.array(network.evaluate(sparse, t)))
+        yield "predict, zeros skipped", bits(network.predict(sparse))
         if T is np.float64:
             small = MultiLayerNet(20, [9, 5], C, dtype=T, seed=0)
             yield "numerical gradient", bits(small.numerical_gradient(x[:5, :20], t[:5]))

@@ -16,6 +16,7 @@ import fastbp
 from fastbp import TwoLayerNet, fit
 from fastbp.examples import is_mostly_zeros
 from fastbp.kernels.jit import JIT_DISABLED
+from fastbp.plan import Plan
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the loop is compiled, or takes minutes")
 both_types = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -92,6 +93,57 @@ def test_examples_that_are_mostly_zeros_are_measured_as_by_the_layers(dtype, nam
     loss, accuracy = net.evaluate(x, t)
     assert loss == pytest.approx(layers.evaluate(x, t)[0], rel=TOLERANCE[dtype])
     assert accuracy == np.mean(net.predict(x).argmax(axis=1) == t)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("targets", ["labels", "one-hot", "soft"])
+def test_zeros_may_be_skipped_beside_any_targets(targets, activation, threads):
+    net, layers = (
+        build((300, 40, 7), activation, cls=cls) for cls in (fastbp.MultiLayerNet, ByLayers)
+    )
+    x, labels = examples(300, 7, "sparse", 300)
+    t = labels if targets == "labels" else examples(300, 7, targets, 300)[1]
+    assert is_mostly_zeros(x)
+    assert_gradients_near(net.gradient(x, t), layers.gradient(x, t), 1e-12)
+    for eps in (0.0, 1e-7):
+        net.last_layer.eps = layers.last_layer.eps = eps
+        assert net.evaluate(x, t) == pytest.approx(layers.evaluate(x, t), rel=1e-12)
+
+
+def test_batches_with_and_without_zeros_may_take_turns(threads):
+    net, layers = twins("784-50-10")
+    for kind in ("sparse", "dense", "sparse", "bytes", "dense", "sparse"):
+        x, t = inputs("784-50-10", kind, N=300)
+        assert_gradients_near(net.gradient(x, t), layers.gradient(x, t), 1e-12)
+        assert net.evaluate(x, t) == pytest.approx(layers.evaluate(x, t), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@every_net
+@both_types
+def test_nothing_is_written_around_the_users_arrays(dtype, name, kind, threads, monkeypatch):
+    """Compiled code has weights and gradients by their addresses, which nobody checks."""
+    wholes = []
+
+    def guarded(array):
+        whole = np.full(array.size + 128, 777, dtype)
+        wholes.append(whole)
+        inside = whole[64:-64].reshape(array.shape)
+        inside[...] = array
+        return inside
+
+    empty_params = Plan.empty_params
+    monkeypatch.setattr(
+        Plan, "empty_params", lambda plan: {k: guarded(g) for k, g in empty_params(plan).items()}
+    )
+    net, layers = twins(name, decay=0.1, dtype=dtype)
+    for key, p in net.params.items():
+        net.params[key] = guarded(p)
+    x, t = inputs(name, kind, N=100)
+    assert_gradients_near(net.gradient(x, t), layers.gradient(x, t), TOLERANCE[dtype])
+    assert len(wholes) == 2 * len(net.params)
+    for whole in wholes:
+        assert (np.r_[whole[:64], whole[-64:]] == 777).all()
 
 
 @pytest.mark.parametrize("cause", ["b1", "b2", "inf in b2", "overflow", "NaN in x", "inf in x"])

@@ -6,7 +6,9 @@ import scipy.sparse
 
 import fastbp
 from fastbp import examples, steps
+from fastbp.engine import Engine
 from fastbp.examples import SparseRows, as_sparse_data, is_worth_compressing
+from fastbp.kernels.jit import JIT_DISABLED
 from fastbp.plan import Plan
 
 by_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -14,7 +16,12 @@ FORMATS = [
     scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_matrix,
     scipy.sparse.coo_array, scipy.sparse.lil_matrix, scipy.sparse.bsr_array,
 ]  # fmt: skip
-NETS = [(20, [], 3), (97, [33], 7), (97, [130, 20], 7), (300, [50], 10), (784, [50], 10)]
+NETS = [
+    (20, [], 3), (97, [33], 7), (97, [130, 20], 7), (111, [20], 3), (300, [50], 10),
+    (784, [50], 10), (3000, [70], 5),  # several ranges of columns in each half
+]  # fmt: skip
+# Of a tenth of numbers a batch of 32 is updated by rows, of three tenths by columns.
+by_density = pytest.mark.parametrize("density", [0.1, 0.3])
 
 
 def data(D, C, dtype="float64", density=0.1):
@@ -45,9 +52,10 @@ def agree(one, other, relative):
 
 
 @by_dtype
+@by_density
 @pytest.mark.parametrize("net", NETS, ids=str)
-def test_zeros_skipped_give_the_training_that_has_them(net, dtype, monkeypatch):
-    x, t = data(net[0], net[2], dtype)
+def test_zeros_skipped_give_the_training_that_has_them(net, density, dtype, monkeypatch):
+    x, t = data(net[0], net[2], dtype, density)
     options = {"net": net, "dtype": dtype, "validation_data": (x[:40], t[:40])}
     tolerance = 1e-10 if dtype == "float64" else 1e-4
     agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), tolerance)
@@ -63,8 +71,9 @@ def test_zeros_are_skipped_in_batches_of_any_size(batch_size, density, monkeypat
 
 @pytest.mark.parametrize("optimizer", sorted(fastbp.optimizer.OPTIMIZERS))
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_every_optimizer_may_skip_zeros(optimizer, decay, monkeypatch):
-    x, t = data(97, 7)
+@by_density
+def test_every_optimizer_may_skip_zeros(optimizer, decay, density, monkeypatch):
+    x, t = data(97, 7, density=density)
     make = fastbp.optimizer.OPTIMIZERS[optimizer]
     both = [
         run(x, t, optimizer=make(lr=0.01), decay=decay)
@@ -73,7 +82,7 @@ def test_every_optimizer_may_skip_zeros(optimizer, decay, monkeypatch):
     agree(*both, 1e-9)
 
 
-@pytest.mark.parametrize("density", [0.1, 0.3])
+@by_density
 @by_dtype
 def test_updates_by_rows_and_by_columns_have_the_same_bits(dtype, density, monkeypatch):
     x, t = data(300, 7, dtype, density)
@@ -95,19 +104,32 @@ def test_masks_are_kept_where_a_batch_may_be_updated_by_columns():
             assert sum((int(m) % 2**64).bit_count() for m in masks) == some * np.count_nonzero(x)
 
 
+@by_density
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_no_bit(threads):
-    x, t = data(784, 10, "float32")
-    options = {"net": (784, [50], 10), "dtype": "float32"}
+def test_threads_change_no_bit(threads, density):
+    x, t = data(784, 10, "float32", density)
+    options = {"net": (784, [50], 10), "dtype": "float32", "batch_size": 100, "epochs": 20}
     one, more = trained(x, t, **options, threads=1), trained(x, t, **options, threads=threads)
     assert one[1].train_loss_list == more[1].train_loss_list
     for key, p in one[0].params.items():
         np.testing.assert_array_equal(more[0].params[key], p)
 
 
+@pytest.mark.skipif(JIT_DISABLED, reason="without compiled code one thread does the work of all")
+def test_each_thread_notes_columns_in_a_place_of_its_own():
+    x, t = data(300, 7, density=0.3)
+    engine = Engine((300, 50, 7), "relu", np.float64, 100, threads=2)
+    engine.plan.pack(fastbp.MultiLayerNet(300, [50], 7, seed=0).params)
+    rule, examples_of = fastbp.SGD(0.1)._rule(), as_sparse_data("fit", x, t, engine.plan)
+    engine.run("train", examples_of, rule, np.arange(100), np.array([0, 100]))
+    columns = engine.plan.net("train").columns.reshape(2, -1)
+    assert columns.any(axis=1).all()
+
+
+@by_density
 @pytest.mark.parametrize("make", FORMATS, ids=lambda f: f.__name__)
-def test_scipy_matrices_of_any_format_train_like_arrays(make):
-    x, t = data(97, 7)
+def test_scipy_matrices_of_any_format_train_like_arrays(make, density):
+    x, t = data(97, 7, density=density)
     matrix = make(x)
     before = matrix.copy()
     one = trained(x, t, validation_data=(x[:9], t[:9]))

@@ -162,7 +162,7 @@ def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
     zeros = net.sizes[tables.ZEROS]
     assert not plan.buffer[zeros : zeros + net.panels[:, tables.ROW].max()].any()
     places = tables.COLUMN_ROWS * (1 + net.sizes[tables.MASKS])
-    assert tables.MAX_THREADS * places <= net.columns.size
+    assert tables.HALVES * places <= net.columns.size
     assert 64 * net.sizes[tables.MASKS] >= np.diff(plan.segment_edges()).max()
 
 

@@ -29,6 +29,7 @@ def names():
         *optimizers,
         "sigmoid",
         "sparse",
+        "sparser",
         "bytes",
         "soft targets",
         "wide",
@@ -38,6 +39,7 @@ def names():
     return [
         *(f"fit {name}, decay {decay}" for name in fits for decay in (0.0, 0.01)),
         *("gradient", "evaluate", "predict", "bias_backward", "softmax", "softmax_loss"),
+        *(f"{question}, zeros skipped" for question in ("gradient", "evaluate", "predict")),
         *("SoftmaxWithLoss labels", "SoftmaxWithLoss probabilities", "Relu", "Sigmoid"),
         *(f"update {name}" for name in optimizers),
     ]

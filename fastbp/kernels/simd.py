@@ -352,6 +352,12 @@ def bit(place: int) -> int:
     return 1 << place
 
 
+@part
+def low_bits(count: int) -> int:
+    """Return the mask of the lowest bits, fewer than all."""
+    return (1 << count) - 1
+
+
 @intrinsic
 def transpose_bits(typing: Any, masks: Any, start: Any) -> Any:
     """Transpose a square of MASK_BITS masks from ``start`` on: bit j of mask i and bit i of mask j.
@@ -470,8 +476,12 @@ if JIT_DISABLED:
         """Return the mask of one bit."""
         return _mask(1 << int(place))
 
+    def low_bits(count: int) -> int:
+        """Return the mask of the lowest bits."""
+        return (1 << int(count)) - 1
+
     def transpose_bits(masks: Any, start: int) -> None:
-        """Transpose the bits, as a matrix of them."""
+        """Transpose the bits, as a matrix of them, on a processor whose lowest byte comes first."""
         square = masks[start : start + MASK_BITS]
         bits = np.unpackbits(
             square.view(np.uint8).reshape(MASK_BITS, -1), axis=1, bitorder="little"

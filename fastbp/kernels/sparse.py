@@ -31,7 +31,7 @@ from numba.core import cgutils, types
 from . import simd
 from .gemm import CODES, columns_of, widths_of
 from .jit import JIT_DISABLED, intrinsic, kernel, part
-from .simd import MASK_BITS, bit, lowest_bit, nonzero_bits, view, without_lowest_bit
+from .simd import MASK_BITS, bit, low_bits, lowest_bit, nonzero_bits, view, without_lowest_bit
 
 
 class _Row:
@@ -294,7 +294,7 @@ def compress_segment(
     for k in range(k0, k1, MASK_BITS):
         bits = nonzero_bits(flat, row + k)
         if k1 - k < MASK_BITS:
-            bits &= (1 << (k1 - k)) - 1
+            bits &= low_bits(k1 - k)
         rest = bits
         while rest != 0 and p < stop:
             column = k + lowest_bit(rest)

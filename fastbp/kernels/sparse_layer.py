@@ -147,7 +147,7 @@ def update_sparse(
             if p == layer[FIRST] and r == half * ranges:
                 ahead = ranges
                 prefetch_starts(data, rows, begin, B, r)
-            if is_by_columns(data, B):
+            if is_by_columns(data, rows, begin, B, r):
                 for n0 in range(0, B, COLUMN_ROWS):
                     add_columns(
                         net, data, rows, begin, B, n0, p, r, thread, result, origin,
@@ -162,15 +162,19 @@ def update_sparse(
 
 
 @part
-def is_by_columns(data: Any, B: int) -> bool:
-    """Whether the update of B examples goes by columns, and not by rows.
+def is_by_columns(data: Any, rows: Any, begin: int, B: int, r: int) -> bool:
+    """Whether the update in range r goes by columns, and not by rows.
 
-    Their columns must be known, and have a few numbers each.
+    The columns must be known, and have a few numbers each in the examples that are done together.
     """
-    segments = data.edges.size - 1
-    places = data.stops.size // segments * data.edges[segments]
-    known = data.masks.size > 0
-    return known and min(B, COLUMN_ROWS) * data.values.size >= NUMBERS_A_COLUMN * places
+    if data.masks.size == 0:
+        return False
+    numbers = 0
+    for n in range(B):
+        segment = segment_of(data, rows, begin, n, r)
+        numbers += data.stops[segment] - data.starts[segment]
+    columns = data.edges[r + 1] - data.edges[r]
+    return numbers * min(B, COLUMN_ROWS) >= NUMBERS_A_COLUMN * columns * B
 
 
 @part
@@ -248,14 +252,15 @@ def note_columns(
     The first mask of all rows, the second of all, ...: squares of bits, ready to be transposed.
     """
     words = net.sizes[MASKS]
+    used = (data.edges[r + 1] - data.edges[r] + MASK_BITS - 1) // MASK_BITS
     to = places + COLUMN_ROWS
     for i in range(n1 - n0):
         segment = segment_of(data, rows, begin, n0 + i, r)
         net.columns[places + i] = data.starts[segment]
-        for word in range(words):
+        for word in range(used):
             net.columns[to + word * COLUMN_ROWS + i] = data.masks[segment * words + word]
     for i in range(n1 - n0, COLUMN_ROWS):
-        for word in range(words):
+        for word in range(used):
             net.columns[to + word * COLUMN_ROWS + i] = 0
 
 

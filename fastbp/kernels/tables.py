@@ -19,6 +19,7 @@ from .simd import MASK_BITS
 ) = range(12)  # fmt: skip
 OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
 BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
+HALVES = 2  # of the inputs: as many threads share what is divided by them
 # Columns of the table of layers.  Offsets count elements of the buffer.
 (
     INPUTS,  # K
@@ -51,7 +52,8 @@ GROUP = 96
 BLOCK = 256
 # Rows of the batch whose non-zeros are looked for by columns: two masks of 64 bits.
 COLUMN_ROWS = 2 * MASK_BITS
-# Numbers of a column in a batch from which the update by columns is faster than by rows.
+# Numbers of a column in COLUMN_ROWS rows, or in a smaller batch, from which the update by columns
+# is faster than by rows.
 NUMBERS_A_COLUMN = 5
 # Threads there is scratch memory for.
 MAX_THREADS = 64
@@ -71,7 +73,8 @@ class Net(NamedTuple):
     work : float64[:, ::1] - a column for each row of the batch: total, logit (before it is known,
         the highest of the row), right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
-    columns : int64[::1] - for each thread places in some rows of the batch, and masks of columns
+    columns : int64[::1] - for each half of the inputs places in some rows of the batch, and masks
+        of columns
     finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
         over the second half of the inputs, masks of a segment of sparse inputs

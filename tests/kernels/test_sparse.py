@@ -103,7 +103,9 @@ def compress_a_segment(columns, values, p, stop, masks, mask, x, row, k0, k1):
 
 
 @by_dtype
-@pytest.mark.parametrize(("k0", "k1"), [(0, 64), (0, 40), (3, 70), (70, 150), (60, 60), (0, 150)])
+@pytest.mark.parametrize(
+    ("k0", "k1"), [(0, 64), (0, 63), (1, 64), (0, 40), (3, 70), (70, 150), (60, 60), (0, 150)]
+)
 def test_a_segment_ends_where_it_ends_however_much_room_there_is(k0, k1, dtype):
     x = np.arange(1, 451).reshape(3, 150).astype(dtype)  # no number is zero, nor in the next row
     x[:, 5] = 0
