@@ -12,7 +12,7 @@ import pytest
 # Appended, so that the installed package and not the folder beside it is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import growth, readme, training
+from benchmarks import growth, readme, streams, training
 from benchmarks.workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, serve
 from fastbp.bench import workloads
 from fastbp.bench.peers import Book, Fastbp
@@ -34,6 +34,34 @@ def test_the_table_of_training_steps():
     record = json.loads(training.as_text(training.record([group])))
     row = readme.training_table(record).splitlines()[2]
     assert row == f"| {TINY.title} | 2 | 60 |  |  | 490 (8.0x) |  |"
+
+
+def test_streams_are_as_long_as_the_layers_arrays(capsys):
+    for dtype in ("float32", "float64"):
+        found = streams.cases((7, 5), dtype)
+        assert found.keys() == {
+            f"{layer}.{way}" for layer in ("Relu", "Sigmoid") for way in ("forward", "backward")
+        }
+    x, y, out = np.arange(6.0), np.arange(6.0) + 1, np.empty(6)
+    streams._copy(out, x)
+    np.testing.assert_array_equal(out, x)
+    streams._multiply(out, x, y)
+    np.testing.assert_array_equal(out, x * y)
+    assert streams.main(["--rows", "7", "--columns", "5", "--rounds", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 * 4
+    for line in lines[2:]:
+        *_, numpy, ours, least, faster, most = line.replace("x", " ").split()
+        assert min(map(float, (numpy, ours, least))) >= 0
+        assert float(faster) > 0 < float(most)
+
+
+@pytest.mark.parametrize("option", ["--rows", "--columns", "--rounds"])
+def test_streams_of_nothing_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        streams.main([option, "0"])
+    assert exit_.value.code == 2
+    assert "must be at least 1" in capsys.readouterr().err
 
 
 needs_readme = pytest.mark.skipif(not readme.README.exists(), reason="there is no README here")
