@@ -96,17 +96,9 @@ def compress_batch(
             p = n * D + k0
             data.starts[segment] = p
             data.stops[segment] = compress_segment(
-                data.columns,
-                data.values,
-                p,
-                p + k1 - k0,
-                data.masks,
-                segment * words,
-                data.x,
-                source,
-                k0,
-                k1,
-            )
+                data.columns, data.values, p, p + k1 - k0, data.masks, segment * words,
+                data.x, source, k0, k1,
+            )  # fmt: skip
 
 
 @part
