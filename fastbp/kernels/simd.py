@@ -362,15 +362,13 @@ def low_bits(count: int) -> int:
 def transpose_bits(typing: Any, masks: Any, start: Any) -> Any:
     """Transpose a square of MASK_BITS masks from ``start`` on: bit j of mask i and bit i of mask j.
 
-    Six rounds of exchanging halves, quarters, ... between pairs of masks, all masks at once
-    (Hacker's Delight, 7-3).
+    Six rounds of exchanging halves, quarters, ... of pairs of masks (Hacker's Delight, 7-3).
     """
     if not is_flat(masks) or masks.dtype != types.int64:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        square = ir.VectorType(INT64, MASK_BITS)
-        indices = ir.VectorType(INT32, MASK_BITS)
+        square, indices = (ir.VectorType(number, MASK_BITS) for number in (INT64, INT32))
         pointer = data_pointer(context, builder, masks, *arguments)
         pointer = builder.bitcast(pointer, square.as_pointer())
 
