@@ -8,10 +8,10 @@ and unpacked into their own plain arrays.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from ._arrays import Array
 from ._memory import CACHE_LINE, aligned_zeros, round_up
 from .kernels import tables
-from .kernels.gemm import TILE_ROWS, TILE_VECTORS, code_of, columns_of
+from .kernels.gemm import THIN, THIN_VECTORS, TILE_ROWS, TILE_VECTORS, code_of, columns_of
 from .kernels.simd import MASK_BITS, lanes
 
 ACTIVATIONS = {"identity": tables.IDENTITY, "relu": tables.RELU, "sigmoid": tables.SIGMOID}
@@ -37,12 +37,16 @@ SMALL_LAYER = 32 * 1024
 # first-level cache, and the softmax exponentiates rows as one run of numbers.
 FEW_LINES = 4
 
+# Thin columns are worth kernels of their own where sums are at least so long, and registers hold so
+# many numbers.
+THIN_INPUTS, THIN_LANES = 64, 8
+
 # Bytes of W that a range of the columns of sparse inputs may need.  Ranges that fit the first-level
 # cache would be cheaper to stream and lose more by their number: 24 kB took 15 % longer than this.
 RANGE_BYTES = 128 * 1024
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Panel:
     """A strip of columns: which, how wide, and where it lies in the buffer."""
 
@@ -50,6 +54,7 @@ class Panel:
     code: int
     start: int
     row: int
+    tile: int
 
 
 def panels_of(columns: int, itemsize: int) -> list[tuple[int, int, int]]:
@@ -107,6 +112,8 @@ class Plan:
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
             cut = panels_of(N, self.dtype.itemsize)
             self._forward.append(self._panels(cut, round_up(K, TILE_ROWS)))
+            if l < L - 1:  # what pads the logits is not what pads a layer
+                self._spare_thin_columns(l)
             layers[l, tables.BIAS] = self._take(cut[-1][0] + cut[-1][2])
         self.parameters = self._end
         x_row = self._row(round_up(sizes[0], TILE_ROWS))
@@ -130,8 +137,9 @@ class Plan:
             layers[l, tables.FIRST :] = first, back, back, len(table)
             x, x_row = layers[l, tables.H], row
         widest = max(p.row for p in table)
-        zeros = self._take(widest)
-        self._scratch = max(tables.GROUP, self.longest_range()) * widest
+        zeros = self._take(max(widest, THIN_VECTORS * lanes(self.dtype.itemsize)))
+        turned = max(tables.GROUP, self.longest_range()) * widest
+        self._scratch = turned + THIN * self._turned_row()
         scratch = self._take(tables.MAX_THREADS * self._scratch)
         other_half = self._take(self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
@@ -149,13 +157,16 @@ class Plan:
             self.buffer,
             self.state,
             layers,
-            np.array([(p.column, p.code, p.start, p.row) for p in table], np.int64),
+            np.array([(p.column, p.code, p.start, p.row, p.tile) for p in table], np.int64),
             np.zeros((0, 4), np.int64),
             np.zeros((3, self.rows)),
             np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
             aligned_zeros(tables.HALVES * places, np.dtype(np.int64)),
             np.zeros((L, 2)),
-            np.array([self.parameters, zeros, scratch, self._scratch, other_half, masks], np.int64),
+            np.array(
+                [self.parameters, zeros, scratch, self._scratch, other_half, masks, turned],
+                np.int64,
+            ),
             0,  # the address of the tile, known once that is compiled
         )
 
@@ -210,7 +221,23 @@ class Plan:
         return int(K / 2 / quantum + 0.5) * quantum
 
     def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
-        return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
+        return [
+            Panel(column, code, self._take(rows * row), row, tile=code) for column, code, row in cut
+        ]
+
+    def _spare_thin_columns(self, l: int) -> None:
+        """Leave one or two columns behind whole vectors out of the tiles of a layer."""
+        last, itemsize = self._forward[l][-1], self.dtype.itemsize
+        whole = code_of(last.code // 2 * lanes(itemsize), itemsize)
+        rest = self.sizes[l + 1] - last.column - columns_of(whole, itemsize)
+        is_long = self.sizes[l] >= THIN_INPUTS and lanes(itemsize) >= THIN_LANES
+        if whole and 0 < rest <= THIN and is_long:
+            self._forward[l][-1] = dataclasses.replace(last, tile=whole)
+
+    def _turned_row(self) -> int:
+        """Return the stride of thin columns that are turned to rows."""
+        longest = max(*self.sizes[:-1], THIN_VECTORS * lanes(self.dtype.itemsize))
+        return round_up(longest, CACHE_LINE // self.dtype.itemsize)
 
     def masks_a_segment(self) -> int:
         """Return how many masks have a bit for each column of a segment of sparse inputs."""

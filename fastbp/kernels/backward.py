@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .gemm import TILE_ROWS, columns_of_code, tile_at
+from .gemm import THIN, TILE_ROWS, columns_of_code, tile_at
 from .jit import part
 from .panels import deliver_bias, deliver_weights, transpose_weights
 from .simd import address_of, row_of, view
@@ -37,11 +37,13 @@ from .tables import (
     SGD,
     SIGMOID,
     START,
+    TILE,
     X_ROW,
     ZEROS,
     H,
     X,
 )
+from .thin import has_thin_columns, update_thin
 from .update import (
     adagrad_update,
     adam_update,
@@ -147,12 +149,15 @@ def update(
                         asked += 1
                     tile_at(
                         net.tile,
-                        panel[CODE],
+                        panel[TILE],
                         result, at, row,
                         buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],
                         buffer, dz, layer[H_ROW], min(BLOCK, B - b),
                         source, origin, origin_row, factor, least, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
+            if has_thin_columns(panel):
+                factor = decay if rule.kind == SGD else T(0)
+                update_thin(net, layer, panel, result, to, factor, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
             if rule.kind == KEEP and data.grads.size:
@@ -164,7 +169,9 @@ def update(
 @part
 def clear_padding(net: Any, panel: Any, scratch: int) -> None:
     """Zero what tiles leave as it is between the rows of a gradient, so that W's stays zero."""
-    width = columns_of_code(panel[CODE], net.buffer)
+    width = columns_of_code(panel[TILE], net.buffer)
+    if has_thin_columns(panel):
+        width += THIN
     for i in range(GROUP if width < panel[ROW] else 0):
         padding = view(net.buffer, scratch + i * panel[ROW] + width, panel[ROW] - width)
         for j in range(padding.size):

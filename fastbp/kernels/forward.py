@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .exp import exp_nonpositive, logistic
-from .gemm import TILE_ROWS, columns_of_code, tile_at
-from .jit import part
+from .gemm import DOTS_CODE, TILE_ROWS, columns_of_code, tile_at
+from .jit import inlined, part
 from .rows import row_max, row_sum
 from .simd import address_of, prefetch, row_of, view
 from .softmax_loss import reciprocal
@@ -36,12 +36,14 @@ from .tables import (
     SIGMOID,
     SOFTMAX_BLOCK,
     START,
+    TILE,
     WIDTH,
     X_ROW,
     ZEROS,
     H,
     X,
 )
+from .thin import has_thin_columns, turn_columns, turned_rows
 
 
 @part
@@ -72,63 +74,87 @@ def gather(
 
 @part
 def forward(
-    net: Any, data: Any, example: int, B: int, l: int, n0: int, n1: int, p0: int, p1: int
-) -> None:
+    net: Any, data: Any, example: int, B: int, l: int, n0: int, n1: int, p0: int, p1: int,
+    thread: int,
+) -> None:  # fmt: skip
     """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1.
 
     With ``example`` >= 0 the batch is B consecutive examples from there on, and whole tiles of the
     first layer read them where the user has them.
     """
     buffer, layer = net.buffer, row_of(net.layers, l)
-    one = buffer.dtype.type(1)
     least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
     examples = view(data.x, 0, data.x.size)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
         width = columns_of_code(panel[CODE], buffer)
+        if has_thin_columns(panel):
+            turn_columns(net, panel, 0, layer[INPUTS], thread)
         for n in range(n0, n1, TILE_ROWS):
             at = h + n * layer[H_ROW]
             x, x_at, x_row = buffer, layer[X] + n * layer[X_ROW], layer[X_ROW]
             if example >= 0 and n + TILE_ROWS <= B:
                 x, x_at, x_row = examples, (example + n) * layer[INPUTS], layer[INPUTS]
-            tile_at(
-                net.tile,
-                panel[CODE],
-                buffer, at, layer[H_ROW],
-                x, x_at, x_row, 1,
-                buffer, panel[START], panel[ROW], layer[INPUTS],
-                buffer, bias, 0, one, least, address_of(buffer, at), address_of(buffer, at), 0,
-            )  # fmt: skip
+            multiply(
+                net, panel, at, layer[H_ROW], x, x_at, x_row, 0, layer[INPUTS], bias, least, thread
+            )
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])
 
 
 @part
-def forward_half(net: Any, l: int, B: int, half: int) -> None:
+def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
     """``x @ W`` over one half of the inputs, with the bias in the first half.
 
     With two threads each core has its half of x and of W, and neither ever moves: only the sums
     do.  One thread adds the same halves, so the bits are the same.
     """
     buffer, layer = net.buffer, row_of(net.layers, l)
-    one, least = buffer.dtype.type(1), buffer.dtype.type(-math.inf)
+    least = buffer.dtype.type(-math.inf)
     k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
     to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
+        if has_thin_columns(panel):
+            turn_columns(net, panel, k0, k1, thread)
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
-            tile_at(
-                net.tile,
-                panel[CODE],
-                buffer, at, layer[H_ROW],
-                buffer, layer[X] + n * layer[X_ROW] + k0, layer[X_ROW], 1,
-                buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
-                buffer, begin, 0, one, least, address_of(buffer, at), address_of(buffer, at), 0,
-            )  # fmt: skip
+            x = layer[X] + n * layer[X_ROW] + k0
+            multiply(
+                net, panel, at, layer[H_ROW], buffer, x, layer[X_ROW], k0, k1, begin, least, thread
+            )
+
+
+@inlined
+def multiply(
+    net: Any, panel: Any, h: int, h_row: int, x: Any, x_at: int, x_row: int, k0: int, k1: int,
+    begin: int, least: Any, thread: int,
+) -> None:  # fmt: skip
+    """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
+    buffer = net.buffer
+    one, fetched = buffer.dtype.type(1), address_of(buffer, h)
+    tile_at(
+        net.tile,
+        panel[TILE],
+        buffer, h, h_row,
+        x, x_at, x_row, 1,
+        buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
+        buffer, begin, 0, one, least, fetched, fetched, 0,
+    )  # fmt: skip
+    if has_thin_columns(panel):
+        turned, turned_row = turned_rows(net, thread)
+        thin = columns_of_code(panel[TILE], buffer)
+        tile_at(
+            net.tile,
+            DOTS_CODE,
+            buffer, h + thin, h_row,
+            x, x_at, x_row, 1,
+            buffer, turned, turned_row, k1 - k0,
+            buffer, begin + thin, 0, one, least, fetched, fetched, 0,
+        )  # fmt: skip
 
 
 @part

@@ -22,6 +22,8 @@ zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of who
 perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, an eighth less work than 64.
 
 Every sum runs over k in order, in one chain: its bits do not depend on the tile it falls into.
+
+A tile of a few rows and more vectors serves the columns that :mod:`.thin` computes.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from . import simd
 from .jit import JIT_DISABLED, intrinsic, kernel, part
+from .rows import write_dots
 
 TILE_ROWS = 6
 # The largest number of vectors with TILE_ROWS * n sums, n of B and one of A in the registers.
@@ -56,6 +59,16 @@ def code_of(columns: int, itemsize: int) -> int:
 # Every code there is: one narrow vector up to a full tile.
 CODES = range(1, 2 * TILE_VECTORS + 1)
 
+# Columns behind whole vectors, at most so many, that tiles may leave to :mod:`.thin`.
+THIN = 2
+# Tiles with a row for each thin column: 1 vector up to THIN_VECTORS, as many as fit the registers
+# with THIN * n sums, n of B and one of A, and divide the rows of W that are updated together.
+THIN_VECTORS = 6 if simd.REGISTERS >= 32 else 4
+THIN_CODE = CODES.stop  # of one vector
+THIN_CODES = range(THIN_CODE, THIN_CODE + THIN_VECTORS)
+# TILE_ROWS rows and THIN columns, of rows of B: products along whole registers.
+DOTS_CODE = THIN_CODES.stop
+
 
 def columns_of(code: int, itemsize: int) -> int:
     """Return the number of columns a tile computes."""
@@ -69,8 +82,17 @@ def columns_of_code(code: int, array: Any) -> int:
     return code // 2 * whole + code % 2 * max(1, whole // 4)
 
 
+def rows_of(code: int) -> int:
+    """Return the number of rows of a tile."""
+    return THIN if code in THIN_CODES else TILE_ROWS
+
+
 def widths_of(code: int, itemsize: int) -> list[int]:
     """Return the widths of the vectors in a row of a tile."""
+    if code == DOTS_CODE:
+        return [1] * THIN
+    if code in THIN_CODES:
+        return [simd.lanes(itemsize)] * (code - THIN_CODE + 1)
     vectors, tail = divmod(code, 2)
     return [simd.lanes(itemsize)] * vectors + [tail_lanes(itemsize)] * tail
 
@@ -84,9 +106,9 @@ class _Matrix:
     def row_at(self, i: Any) -> Any:
         return self.emit.at(self.start, self.emit.builder.mul(self.row, i))
 
-    def tile(self, widths: list[int]) -> list[list[Any]]:
+    def tile(self, rows: int, widths: list[int]) -> list[list[Any]]:
         """Return the addresses of all vectors of a tile at the start."""
-        return [self.vectors(self.row_at(simd.constant(i)), widths) for i in range(TILE_ROWS)]
+        return [self.vectors(self.row_at(simd.constant(i)), widths) for i in range(rows)]
 
     def vectors(self, row: Any, widths: list[int]) -> list[Any]:
         """Return the addresses of the vectors of one row."""
@@ -94,17 +116,17 @@ class _Matrix:
 
 
 def _write_tile(
-    emit: simd.Emitter, widths: list[int], C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
+    emit: simd.Emitter, code: int, C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
     C0: _Matrix, scale: Any, least: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> None:  # fmt: skip
-    """Write the code of a tile of one width: first sums, the loop over k, the stores."""
-    builder, rows = emit.builder, range(TILE_ROWS)
+    """Write the code of a tile of one size: first sums, the loop over k, the stores."""
+    builder, rows, widths = emit.builder, range(rows_of(code)), widths_of(code, emit.itemsize)
     first = [
         [
             emit.multiply(emit.splat(scale, width), emit.load(pointer, width))
             for pointer, width in zip(row, widths, strict=True)
         ]
-        for row in C0.tile(widths)
+        for row in C0.tile(len(rows), widths)
     ]
     rows_of_a = [A.row_at(simd.constant(i)) for i in rows]
 
@@ -144,9 +166,21 @@ def _write_tile(
             for phi in (sums[i][j], results[i][j]):
                 phi.add_incoming(first[i][j], before)
                 phi.add_incoming(new[i][j], loop)
-    for results_of_row, pointers in zip(results, C.tile(widths), strict=True):
+    for results_of_row, pointers in zip(results, C.tile(len(rows), widths), strict=True):
         for value, pointer, width in zip(results_of_row, pointers, widths, strict=True):
             emit.store(emit.at_least(emit.splat(least, width), value), pointer, width)
+
+
+def _write_dots(
+    emit: simd.Emitter, C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
+    C0: _Matrix, scale: Any, least: Any, *ahead: Any,
+) -> None:  # fmt: skip
+    """Write the code of a tile whose B is turned: a row for each of its THIN columns."""
+    rows = [
+        [M.row_at(simd.constant(i)) for i in range(n)]
+        for M, n in ((C, TILE_ROWS), (A, TILE_ROWS), (B, THIN))
+    ]
+    write_dots(emit, *rows, K, C0.start, least)
 
 
 @intrinsic
@@ -178,11 +212,14 @@ def _tile(
         )  # fmt: skip
         finish = builder.append_basic_block("finish")
         switch = builder.switch(code, finish)
-        for value in CODES:
+        for value in (*CODES, *THIN_CODES, DOTS_CODE):
             block = builder.append_basic_block(f"code{value}")
             switch.add_case(simd.constant(value), block)
             builder.position_at_end(block)
-            _write_tile(emit, widths_of(value, itemsize), *matrices)
+            if value == DOTS_CODE:
+                _write_dots(emit, *matrices)
+            else:
+                _write_tile(emit, value, *matrices)
             builder.branch(finish)
         builder.position_at_end(finish)
         return context.get_dummy_value()
@@ -204,14 +241,16 @@ def tile(
     C0: Any, c0: int, c0_row: int, scale: Any, least: Any,
     ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
-    """``C[i, :] = max(least, scale * C0[i, :] + sum_k A[i, k] * B[k, :])`` for TILE_ROWS rows.
+    """``C[i, :] = max(least, scale * C0[i, :] + sum_k A[i, k] * B[k, :])`` for the tile's rows.
 
     Every matrix is a flat array, the offset of its first element, and its row stride.
 
     Parameters
     ----------
     code : int
-        The columns, as ``code_of`` gives them.
+        The columns, as ``code_of`` gives them; one of THIN_CODES, of THIN rows; or DOTS_CODE: then
+        B has a row of K numbers for each of THIN columns, A is not transposed, and the sums begin
+        from one row, unscaled.
     C, c, c_row
         The result.
     A, a, a_row, a_k
@@ -260,14 +299,18 @@ def _tile_in_numpy(
     ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """Do what a tile does, where nothing is compiled."""
-    width, size = columns_of(code, C.itemsize), C.itemsize
+    rows, width, size = rows_of(code), columns_of(code, C.itemsize), C.itemsize
 
     def view(array: Any, offset: int, shape: tuple[int, int], row: int, column: int) -> Any:
         return as_strided(array[offset:], shape, (row * size, column * size))
 
-    begin = view(C0, c0, (TILE_ROWS, width), c0_row, 1)
-    product = view(A, a, (TILE_ROWS, K), a_row, a_k) @ view(B, b, (K, width), b_row, 1)
-    view(C, c, (TILE_ROWS, width), c_row, 1)[...] = np.maximum(least, scale * begin + product)
+    if code == DOTS_CODE:
+        turned = view(B, b, (THIN, K), b_row, 1).T
+    else:
+        turned = view(B, b, (K, width), b_row, 1)
+    begin = view(C0, c0, (rows, width), c0_row, 1)
+    product = view(A, a, (rows, K), a_row, a_k) @ turned
+    view(C, c, (rows, width), c_row, 1)[...] = np.maximum(least, scale * begin + product)
 
 
 if JIT_DISABLED:

@@ -1,4 +1,4 @@
-"""The largest element of a row, and its sum.
+"""What lies along a row: its largest element, its sum, its products with other rows.
 
 LLVM's own code for such a loop takes what does not fill several registers number by number: all of
 a row of ten classes, a third of one of fifty.  Here the end of a row is one more vector, masked.
@@ -6,6 +6,7 @@ a row of ten classes, a third of one of fifty.  Here the end of a row is one mor
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,55 @@ from .simd import INT32, Emitter, constant, is_flat, lanes
 
 # Vectors added, or compared, side by side: the next addition to one has to wait for the last.
 CHAINS = 4
+
+
+def across(emit: Emitter, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """Combine the lanes of a vector: its halves, and theirs, until one lane is left."""
+    width = vector.type.count
+    while width > 1:
+        width //= 2
+        low, high = (
+            emit.select_lanes(vector, vector, list(range(i, i + width))) for i in (0, width)
+        )
+        vector = combine(low, high)
+    return emit.builder.extract_element(vector, ir.Constant(INT32, 0))
+
+
+def write_dots(
+    emit: Emitter, C: list[Any], A: list[Any], B: list[Any], K: Any, C0: Any, least: Any
+) -> None:
+    """Write ``C[i, j] = max(least, C0[j] + sum_k A[i, k] * B[j, k])``, from addresses of rows.
+
+    The registers lie along k: parts of a sum in its lanes, added up at the end.  Nothing is read
+    behind the end of a row.
+    """
+    builder, width = emit.builder, lanes(emit.itemsize)
+    zeros = ir.Constant(emit.vector(width), [0.0] * width)
+    sums = [[cgutils.alloca_once(builder, zeros.type) for _ in B] for _ in A]
+
+    def add(k: Any, load: Callable[[Any], Any]) -> None:
+        vectors = [load(emit.at(row, k)) for row in B]
+        for row, totals in zip(A, sums, strict=True):
+            x = load(emit.at(row, k))
+            for vector, total in zip(vectors, totals, strict=True):
+                new = emit.multiply_add(x, vector, builder.load(total), width)
+                builder.store(new, total)
+
+    for row in sums:
+        for total in row:
+            builder.store(zeros, total)
+    whole = builder.and_(K, constant(-width))
+    step = constant(width)
+    with cgutils.for_range_slice(builder, constant(0), whole, step, inc=True) as (k, _):
+        add(k, lambda pointer: emit.load(pointer, width))
+    with builder.if_then(builder.icmp_signed("<", whole, K)):
+        rest = builder.sub(K, whole)
+        add(whole, lambda pointer: emit.load_some(pointer, rest, zeros))
+    for row, totals in zip(C, sums, strict=True):
+        for j, total in enumerate(totals):
+            value = across(emit, builder.load(total), builder.fadd)
+            value = builder.fadd(emit.load(emit.at(C0, constant(j))), value)
+            emit.store(emit.at_least(least, value), emit.at(row, constant(j)), 1)
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any], nothing: float) -> Any:
@@ -46,12 +96,7 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], nothing: float) -> Any:
                 builder.store(emit.load_some(row.data, size, empty), result)
             with long:
                 builder.store(in_chains(builder, emit, row.data, size, empty), result)
-        left = builder.load(result)
-        while width > 1:  # its halves combined, until one lane is left
-            width //= 2
-            halves = (emit.select_lanes(left, left, list(range(i, i + width))) for i in (0, width))
-            left = combine(builder, *halves)
-        return builder.extract_element(left, ir.Constant(INT32, 0))
+        return across(emit, builder.load(result), functools.partial(combine, builder))
 
     def in_chains(builder: Any, emit: Any, data: Any, size: Any, empty: Any) -> Any:
         """Combine the elements of a row of several vectors to one."""

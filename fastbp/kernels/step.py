@@ -124,10 +124,11 @@ def operate(
         elif what == FORWARD and l == 0 and data.source == SPARSE:
             forward_sparse(net, data, rows, begin, n0, min(n1, B), r0, r1)
         elif what == FORWARD and division == BY_INPUTS:
-            forward_half(net, l, B, half)
+            forward_half(net, l, B, half, thread)
         elif what == FORWARD:
             direct = net.program[0, OPERATION] == GATHER_REST and data.source == FLOATS and l == 0
-            forward(net, data, rows[begin] if direct else -1, B, l, n0, n1, p0, p1)
+            example = rows[begin] if direct else -1
+            forward(net, data, example, B, l, n0, n1, p0, p1, thread)
         elif what == JOIN:
             join_halves(net, l, n0, n1)
         elif what in (LOSS, MEASURE):

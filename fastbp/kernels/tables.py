@@ -38,7 +38,13 @@ HALVES = 2  # of the inputs: as many threads share what is divided by them
 ) = range(15)  # fmt: skip
 LAYER_COLUMNS = 15
 # Columns of the table of panels.
-COLUMN, CODE, START, ROW = range(4)  # first column of the matrix, width, offset, row stride
+(
+    COLUMN,  # the first column of the matrix
+    CODE,  # its width
+    START,  # offset
+    ROW,  # row stride
+    TILE,  # what a tile computes of the width: all, or all but the thin columns
+) = range(5)
 IDENTITY, RELU, SIGMOID = range(3)
 # What becomes of a gradient: it is kept in the state, or a rule updates the parameters.
 KEEP, SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(7)
@@ -77,7 +83,8 @@ class Net(NamedTuple):
         of columns
     finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
-        over the second half of the inputs, masks of a segment of sparse inputs
+        over the second half of the inputs, masks of a segment of sparse inputs, and where in the
+        scratch of a thread thin columns lie, turned to rows
     tile : int - the address of the compiled tile of the matrix product
     """
 
@@ -94,7 +101,7 @@ class Net(NamedTuple):
     tile: int
 
 
-PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS = range(6)
+PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS, TURNED = range(7)
 
 
 class Data(NamedTuple):
