@@ -233,7 +233,7 @@ def _address_of_tile(buffer: Array) -> int:
     dtype, matrix, one = buffer.dtype.char, (buffer, 0, 0), buffer.dtype.type(1)
     if dtype not in _tiles:
         _tiles[dtype] = jit.address(
-            gemm.tile, 0, *matrix, *matrix, 0, *matrix, 0, *matrix, one, one, 0, 0, 0
+            gemm.tile, 0, *matrix, 0, 0, *matrix, 0, 0, *matrix, one, one, 0, 0, 0
         )  # fmt: skip
     return _tiles[dtype]
 

@@ -131,7 +131,8 @@ class Plan:
             table += self._forward[l] + self._back[l]
             layers[l, : tables.BIAS] = (
                 K, N, width, ACTIVATIONS["identity" if l == L - 1 else activation],
-                x, x_row, self._take(self.rows * row), self._take(self.rows * row), row,
+                x, x_row, *self._rows_of(l), self._take(self.rows * row),
+                self._take(self.rows * row), row,
             )  # fmt: skip
             layers[l, tables.HALF] = self._half(K)
             layers[l, tables.FIRST :] = first, back, back, len(table)
@@ -159,6 +160,7 @@ class Plan:
             layers,
             np.array([(p.column, p.code, p.start, p.row, p.tile) for p in table], np.int64),
             np.zeros((0, 4), np.int64),
+            self._addresses(),
             np.zeros((3, self.rows)),
             np.zeros((len(table), -(-max(sizes[:-1]) // tables.GROUP))),
             aligned_zeros(tables.HALVES * places, np.dtype(np.int64)),
@@ -180,6 +182,28 @@ class Plan:
         """The bytes of the memory that grows with the network and the batch."""
         arrays = (self.buffer, self.state, *self._room.values())
         return sum(array.nbytes for array in arrays)
+
+    def _rows_of(self, l: int) -> tuple[int, int]:
+        """Return where the addresses of the rows of a layer's inputs, and of its gradients, are.
+
+        Those of the first inputs twice, for each half of the inputs.
+        """
+        before = 0 if l == 0 else tables.HALVES + 1 + 2 * (l - 1)
+        return before * self.rows, (before + (tables.HALVES if l == 0 else 1)) * self.rows
+
+    def _addresses(self) -> Array:
+        """Return the addresses of the rows of all layers."""
+        result = aligned_zeros(self._rows_of(len(self.layers))[0], np.dtype(np.int64))
+        size = self.dtype.itemsize
+        for layer in self.layers:
+            for start, row, to in (
+                (tables.X, tables.X_ROW, tables.X_ROWS), (tables.DZ, tables.H_ROW, tables.DZ_ROWS),
+            ):  # fmt: skip
+                rows = self.buffer.ctypes.data + size * (
+                    layer[start] + layer[row] * np.arange(self.rows)
+                )
+                result[layer[to] : layer[to] + self.rows] = rows
+        return result
 
     def _pad_logits(self) -> None:
         """Let the exponential of what pads the logits be 0."""
@@ -292,7 +316,7 @@ class Plan:
         elif consecutive:
             if first == tables.BY_INPUTS:  # what is read where it lies needs no division
                 first = tables.BY_ROWS
-            operations = [(tables.GATHER_REST, 0, tables.BY_ROWS), (tables.FORWARD, 0, first)]
+            operations = [(tables.GATHER, 0, tables.BY_ROWS), (tables.FORWARD, 0, first)]
         elif first == tables.BY_INPUTS:
             operations = [(tables.GATHER, 0, first), (tables.FORWARD, 0, first)]
             operations.append((tables.JOIN, 0, tables.BY_ROWS))

@@ -27,16 +27,16 @@ CACHE_COPIES = 200
 ROUNDS = 5
 
 
-@kernel("T[::1], T[::1], T[::1], int64, int64, int64, T, int64")
+@kernel("T[::1], int64[::1], T[::1], int64, int64, int64, T, int64")
 def multiply_add(
-    C: Any, A: Any, B: Any, K: int, code: int, width: int, scale: Any, products: int
+    C: Any, a_rows: Any, B: Any, K: int, code: int, width: int, scale: Any, products: int
 ) -> None:
     """Compute ``C = scale * C + A @ B`` again and again, for one tile.
 
     Parameters
     ----------
     C : (TILE_ROWS * width,) float32 or float64 - updated
-    A : (TILE_ROWS * K,) like C
+    a_rows : (TILE_ROWS,) int64 - addresses of rows of K numbers like C
     B : (K * width,) like C
     K, code, width : int
     scale : like C
@@ -45,7 +45,8 @@ def multiply_add(
     here, least = address_of(C, 0), C.dtype.type(-math.inf)
     for _ in range(products):
         tile(
-            code, C, 0, width, A, 0, K, 1, B, 0, width, K, C, 0, width, scale, least, here, here, 0
+            code, C, 0, width, address_of(a_rows, 0), 0, B, 0, width, 0, K,
+            C, 0, width, scale, least, here, here, 0,
         )  # fmt: skip
 
 
@@ -73,9 +74,10 @@ def peak(dtype: str) -> float:
     width = columns_of(code, np.dtype(dtype).itemsize)
     K = PEAK_K * 4 // np.dtype(dtype).itemsize
     rng = np.random.default_rng(SEED)
-    A, B = rng.random(TILE_ROWS * K).astype(kind), rng.random(K * width).astype(kind)
+    A, B = rng.random((TILE_ROWS, K)).astype(kind), rng.random(K * width).astype(kind)
     C = np.zeros(TILE_ROWS * width, kind)
-    arguments = (C, A, B, K, code, width, kind(0.5))
+    a_rows = np.array([row.ctypes.data for row in A])
+    arguments = (C, a_rows, B, K, code, width, kind(0.5))
     multiply_add(*arguments, 1)
     begin = time.perf_counter()
     multiply_add(*arguments, PEAK_PRODUCTS)

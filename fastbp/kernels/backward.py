@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .gemm import THIN, TILE_ROWS, columns_of_code, tile_at
+from .gemm import THIN, TILE_ROWS, TRANSPOSED, columns_of_code, tile_at
 from .jit import part
 from .panels import deliver_bias, deliver_weights, transpose_weights
 from .simd import address_of, row_of, view
@@ -17,6 +17,7 @@ from .tables import (
     CODE,
     COLUMN,
     DZ,
+    DZ_ROWS,
     FIRST,
     FLOATS,
     GROUP,
@@ -38,10 +39,9 @@ from .tables import (
     SIGMOID,
     START,
     TILE,
-    X_ROW,
     ZEROS,
     H,
-    X,
+    rows_of_inputs,
 )
 from .thin import has_thin_columns, update_thin
 from .update import (
@@ -67,8 +67,8 @@ def backward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int) -> None:
                 net.tile,
                 panel[CODE],
                 buffer, before[DZ] + at, before[H_ROW],
-                buffer, layer[DZ] + n * layer[H_ROW], layer[H_ROW], 1,
-                buffer, panel[START], panel[ROW], layer[OUTPUTS],
+                address_of(net.rows, layer[DZ_ROWS] + n), 0,
+                buffer, panel[START], panel[ROW], 0, layer[OUTPUTS],
                 buffer, net.sizes[ZEROS], 0, one, least,
                 address_of(buffer, net.sizes[ZEROS]), address_of(buffer, net.sizes[ZEROS]), 0,
             )  # fmt: skip
@@ -93,7 +93,7 @@ def differentiate(dz: Any, h: Any, activation: int) -> None:
 @part
 def update(
     net: Any, data: Any, rule: Any, rows: Any, first: int, last: int, B: int, l: int,
-    k0: int, k1: int, p0: int, p1: int, thread: int, step: int,
+    half: int, k0: int, k1: int, p0: int, p1: int, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Gradient of rows k0 to k1 of W in panels p0 to p1, and the step along it.
 
@@ -105,6 +105,7 @@ def update(
     buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
+    x_rows = rows_of_inputs(layer, half)
     decay, least = T(1.0 - rule.lr * rule.decay), T(-math.inf)
     rounds = min(B, BLOCK)
     size = net.buffer.itemsize if data.source == FLOATS else 1
@@ -149,15 +150,15 @@ def update(
                         asked += 1
                     tile_at(
                         net.tile,
-                        panel[TILE],
+                        panel[TILE] + TRANSPOSED,
                         result, at, row,
-                        buffer, layer[X] + b * layer[X_ROW] + k, 1, layer[X_ROW],
-                        buffer, dz, layer[H_ROW], min(BLOCK, B - b),
+                        address_of(net.rows, x_rows + b), k,
+                        buffer, dz, layer[H_ROW], 0, min(BLOCK, B - b),
                         source, origin, origin_row, factor, least, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
             if has_thin_columns(panel):
                 factor = decay if rule.kind == SGD else T(0)
-                update_thin(net, layer, panel, result, to, factor, g, stop, B, thread)
+                update_thin(net, layer, panel, result, to, factor, x_rows, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
             if rule.kind == KEEP and data.grads.size:

@@ -39,52 +39,57 @@ from .tables import (
     TILE,
     WIDTH,
     X_ROW,
+    X_ROWS,
     ZEROS,
     H,
     X,
+    rows_of_inputs,
 )
 from .thin import has_thin_columns, turn_columns, turned_rows
 
 
 @part
 def gather(
-    net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int, k0: int, k1: int
-) -> None:
-    """Copy rows n0 to n1 and columns k0 to k1 of the batch ``rows[begin:end]``."""
+    net: Any, data: Any, rows: Any, begin: int, end: int, n0: int, n1: int, half: int, k0: int,
+    k1: int,
+) -> None:  # fmt: skip
+    """Note where rows n0 to n1 of the batch ``rows[begin:end]`` are, for a half of the inputs.
+
+    Where the user has them, if they are floats, else where their columns k0 to k1 are copied to.
+    Tiles may read up to a cache line behind a row: the last examples of all are copied, too.
+    """
     layer = row_of(net.layers, 0)
-    K, to, stride = layer[INPUTS], layer[X] + k0, layer[X_ROW]
-    size = net.buffer.itemsize if data.source == FLOATS else 1
-    examples = address_of(data.x, k0) if data.source == FLOATS else address_of(data.bytes, k0)
-    for n in range(n0, min(n1, end - begin)):
-        target = view(net.buffer, to + n * stride, min(k1, K) - k0)
-        soon = examples + rows[min(begin + n + EXAMPLES_AHEAD, end - 1)] * K * size
-        for byte in range(0, target.size * size, LINE):
-            prefetch(soon + byte)
-        if data.labels.size:
-            prefetch(address_of(data.labels, rows[begin + n]))
-        if data.source == FLOATS:
-            source = view(data.x, rows[begin + n] * K + k0, target.size)
-            for k in range(target.size):
-                target[k] = source[k]
-        else:
-            source_bytes = view(data.bytes, rows[begin + n] * K + k0, target.size)
-            for k in range(target.size):
-                target[k] = source_bytes[k]
+    K, to, stride = layer[INPUTS], layer[X], layer[X_ROW]
+    table = rows_of_inputs(layer, half)
+    in_place = data.x.size // K - (LINE - 1) // (K * net.buffer.itemsize) - 1
+    examples = address_of(data.bytes, k0)
+    for n in range(n0, n1):
+        example = rows[begin + n] if n < end - begin else 0  # rows that fill a tile: any numbers
+        net.rows[table + n] = address_of(net.buffer, to + n * stride)
+        if data.labels.size and n < end - begin:
+            prefetch(address_of(data.labels, example))
+        if data.source == FLOATS and example < in_place:
+            net.rows[table + n] = address_of(data.x, example * K)
+        elif n < end - begin:
+            target = view(net.buffer, to + k0 + n * stride, min(k1, K) - k0)
+            if data.source == FLOATS:
+                source = view(data.x, example * K + k0, target.size)
+                for k in range(target.size):
+                    target[k] = source[k]
+            else:
+                soon = examples + rows[min(begin + n + EXAMPLES_AHEAD, end - 1)] * K
+                for byte in range(0, target.size, LINE):
+                    prefetch(soon + byte)
+                source_bytes = view(data.bytes, example * K + k0, target.size)
+                for k in range(target.size):
+                    target[k] = source_bytes[k]
 
 
 @part
-def forward(
-    net: Any, data: Any, example: int, B: int, l: int, n0: int, n1: int, p0: int, p1: int,
-    thread: int,
-) -> None:  # fmt: skip
-    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1.
-
-    With ``example`` >= 0 the batch is B consecutive examples from there on, and whole tiles of the
-    first layer read them where the user has them.
-    """
+def forward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int, thread: int) -> None:
+    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1."""
     buffer, layer = net.buffer, row_of(net.layers, l)
     least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
-    examples = view(data.x, 0, data.x.size)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
@@ -93,12 +98,8 @@ def forward(
             turn_columns(net, panel, 0, layer[INPUTS], thread)
         for n in range(n0, n1, TILE_ROWS):
             at = h + n * layer[H_ROW]
-            x, x_at, x_row = buffer, layer[X] + n * layer[X_ROW], layer[X_ROW]
-            if example >= 0 and n + TILE_ROWS <= B:
-                x, x_at, x_row = examples, (example + n) * layer[INPUTS], layer[INPUTS]
-            multiply(
-                net, panel, at, layer[H_ROW], x, x_at, x_row, 0, layer[INPUTS], bias, least, thread
-            )
+            x_rows = address_of(net.rows, layer[X_ROWS] + n)
+            multiply(net, panel, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread)
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])
@@ -115,6 +116,7 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
     least = buffer.dtype.type(-math.inf)
     k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
     to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    table = rows_of_inputs(layer, half)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
@@ -122,16 +124,14 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
             turn_columns(net, panel, k0, k1, thread)
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
-            x = layer[X] + n * layer[X_ROW] + k0
-            multiply(
-                net, panel, at, layer[H_ROW], buffer, x, layer[X_ROW], k0, k1, begin, least, thread
-            )
+            x_rows = address_of(net.rows, table + n)
+            multiply(net, panel, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
 
 
 @inlined
 def multiply(
-    net: Any, panel: Any, h: int, h_row: int, x: Any, x_at: int, x_row: int, k0: int, k1: int,
-    begin: int, least: Any, thread: int,
+    net: Any, panel: Any, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int, least: Any,
+    thread: int,
 ) -> None:  # fmt: skip
     """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
     buffer = net.buffer
@@ -140,8 +140,8 @@ def multiply(
         net.tile,
         panel[TILE],
         buffer, h, h_row,
-        x, x_at, x_row, 1,
-        buffer, panel[START] + k0 * panel[ROW], panel[ROW], k1 - k0,
+        x_rows, k0,
+        buffer, panel[START] + k0 * panel[ROW], panel[ROW], 0, k1 - k0,
         buffer, begin, 0, one, least, fetched, fetched, 0,
     )  # fmt: skip
     if has_thin_columns(panel):
@@ -151,8 +151,8 @@ def multiply(
             net.tile,
             DOTS_CODE,
             buffer, h + thin, h_row,
-            x, x_at, x_row, 1,
-            buffer, turned, turned_row, k1 - k0,
+            x_rows, k0,
+            buffer, turned, turned_row, 0, k1 - k0,
             buffer, begin + thin, 0, one, least, fetched, fetched, 0,
         )  # fmt: skip
 

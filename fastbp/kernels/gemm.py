@@ -17,8 +17,9 @@ gradient of weights   dW = x.T @ dout             columns of x, rows of dout
 gradient of inputs    dx = dout @ W.T             rows of dout, rows of W.T
 ====================  ==========================  ==========================
 
-and the first term begins from the bias (row stride 0), from W itself (an update in place), or from
-zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of whole vectors and
+of which x and dout are given by the addresses of their rows: examples are read where the user has
+them.  The first term begins from the bias (row stride 0), from W itself (an update in place), or
+from zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of whole vectors and
 perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, an eighth less work than 64.
 
 Every sum runs over k in order, in one chain: its bits do not depend on the tile it falls into.
@@ -61,12 +62,14 @@ CODES = range(1, 2 * TILE_VECTORS + 1)
 
 # Columns behind whole vectors, at most so many, that tiles may leave to :mod:`.thin`.
 THIN = 2
-# Tiles with a row for each thin column: 1 vector up to THIN_VECTORS, as many as fit the registers
-# with THIN * n sums, n of B and one of A, and divide the rows of W that are updated together.
+# Added to a code where A is transposed.
+TRANSPOSED = CODES.stop
+# Tiles with a row for each thin column, A transposed, of 1 to THIN_VECTORS vectors: as many as fit
+# the registers with THIN * n sums, n of B and one of A, and divide the rows updated together.
 THIN_VECTORS = 6 if simd.REGISTERS >= 32 else 4
-THIN_CODE = CODES.stop  # of one vector
+THIN_CODE = 2 * TRANSPOSED  # of one vector
 THIN_CODES = range(THIN_CODE, THIN_CODE + THIN_VECTORS)
-# TILE_ROWS rows and THIN columns, of rows of B: products along whole registers.
+# TILE_ROWS rows and THIN columns, of THIN rows of B: products along whole registers.
 DOTS_CODE = THIN_CODES.stop
 
 
@@ -93,8 +96,13 @@ def widths_of(code: int, itemsize: int) -> list[int]:
         return [1] * THIN
     if code in THIN_CODES:
         return [simd.lanes(itemsize)] * (code - THIN_CODE + 1)
-    vectors, tail = divmod(code, 2)
+    vectors, tail = divmod(code % TRANSPOSED, 2)
     return [simd.lanes(itemsize)] * vectors + [tail_lanes(itemsize)] * tail
+
+
+def vectors_of(emit: simd.Emitter, row: Any, widths: list[int]) -> list[Any]:
+    """Return the addresses of the vectors of one row, while an intrinsic is being written."""
+    return [emit.at(row, simd.constant(sum(widths[:j]))) for j in range(len(widths))]
 
 
 class _Matrix:
@@ -108,15 +116,24 @@ class _Matrix:
 
     def tile(self, rows: int, widths: list[int]) -> list[list[Any]]:
         """Return the addresses of all vectors of a tile at the start."""
-        return [self.vectors(self.row_at(simd.constant(i)), widths) for i in range(rows)]
+        return [vectors_of(self.emit, self.row_at(simd.constant(i)), widths) for i in range(rows)]
 
-    def vectors(self, row: Any, widths: list[int]) -> list[Any]:
-        """Return the addresses of the vectors of one row."""
-        return [self.emit.at(row, simd.constant(sum(widths[:j]))) for j in range(len(widths))]
+
+class _Rows:
+    """The addresses of rows that lie anywhere, from a table of them."""
+
+    def __init__(self, emit: simd.Emitter, table: Any, column: Any) -> None:
+        self.emit, self.column = emit, column
+        self.table = emit.builder.inttoptr(table, simd.INT64.as_pointer())
+
+    def row_at(self, i: Any) -> Any:
+        address = self.emit.builder.load(self.emit.at(self.table, i))
+        pointer = self.emit.builder.inttoptr(address, self.emit.scalar.as_pointer())
+        return self.emit.at(pointer, self.column)
 
 
 def _write_tile(
-    emit: simd.Emitter, code: int, C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
+    emit: simd.Emitter, code: int, C: _Matrix, A: _Rows, B: _Matrix | _Rows, K: Any,
     C0: _Matrix, scale: Any, least: Any, ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> None:  # fmt: skip
     """Write the code of a tile of one size: first sums, the loop over k, the stores."""
@@ -128,7 +145,8 @@ def _write_tile(
         ]
         for row in C0.tile(len(rows), widths)
     ]
-    rows_of_a = [A.row_at(simd.constant(i)) for i in rows]
+    transposed = code > TRANSPOSED
+    rows_of_a = [] if transposed else [A.row_at(simd.constant(i)) for i in rows]
 
     before = builder.block
     loop = builder.append_basic_block("k")
@@ -140,12 +158,13 @@ def _write_tile(
     sums = [[builder.phi(emit.vector(width)) for width in widths] for _ in rows]
     row_of_b = [
         emit.load(pointer, width)
-        for pointer, width in zip(B.vectors(B.row_at(k), widths), widths, strict=True)
+        for pointer, width in zip(vectors_of(emit, B.row_at(k), widths), widths, strict=True)
     ]
-    column_of_a = builder.mul(k, a_k)
+    column_of_a = A.row_at(k) if transposed else None
     new = []
     for i in rows:
-        number = emit.load(emit.at(rows_of_a[i], column_of_a))
+        where = (column_of_a, simd.constant(i)) if transposed else (rows_of_a[i], k)
+        number = emit.load(emit.at(*where))
         new.append(
             [
                 emit.multiply_add(emit.splat(number, width), vector, total, width)
@@ -172,7 +191,7 @@ def _write_tile(
 
 
 def _write_dots(
-    emit: simd.Emitter, C: _Matrix, A: _Matrix, a_k: Any, B: _Matrix, K: Any,
+    emit: simd.Emitter, C: _Matrix, A: _Rows, B: _Matrix, K: Any,
     C0: _Matrix, scale: Any, least: Any, *ahead: Any,
 ) -> None:  # fmt: skip
     """Write the code of a tile whose B is turned: a row for each of its THIN columns."""
@@ -187,77 +206,79 @@ def _write_dots(
 def _tile(
     typing: Any, code: Any,
     C: Any, c: Any, c_row: Any,
-    A: Any, a: Any, a_row: Any, a_k: Any,
-    B: Any, b: Any, b_row: Any, K: Any,
+    a_rows: Any, a: Any,
+    B: Any, b: Any, b_row: Any, b_rows: Any, K: Any,
     C0: Any, c0: Any, c0_row: Any, scale: Any, least: Any,
     ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """Write a branch for every code, and a switch in front of them."""
-    if not simd.is_flat(C, A, B, C0) or len({C.dtype, A.dtype, B.dtype, C0.dtype}) > 1:
+    if not simd.is_flat(C, B, C0) or len({C.dtype, B.dtype, C0.dtype}) > 1:
         return None
     itemsize = C.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (code, C_, c, c_row, A_, a, a_row, a_k, B_, b, b_row, K, C0_, c0, c0_row, scale,
-         least, ahead, ahead_too, ahead_step) = arguments  # fmt: skip
+        (code, C_, c, c_row, a_rows, a, B_, b, b_row, b_rows, K, C0_, c0, c0_row, scale, least,
+         ahead, ahead_too, ahead_step) = arguments  # fmt: skip
         emit = simd.Emitter(builder, itemsize)
 
         def matrix(array_type: Any, array: Any, offset: Any, row: Any) -> _Matrix:
             start = simd.data_pointer(context, builder, array_type, array, offset)
             return _Matrix(emit, start, row)
 
-        matrices = (
-            matrix(C, C_, c, c_row), matrix(A, A_, a, a_row), a_k, matrix(B, B_, b, b_row), K,
-            matrix(C0, C0_, c0, c0_row), scale, least, ahead, ahead_too, ahead_step,
-        )  # fmt: skip
+        result, begin = matrix(C, C_, c, c_row), matrix(C0, C0_, c0, c0_row)
+        rows_of_a, rows_of_b = _Rows(emit, a_rows, a), _Rows(emit, b_rows, b)
+        matrix_b = matrix(B, B_, b, b_row)
+        others = K, begin, scale, least, ahead, ahead_too, ahead_step
         finish = builder.append_basic_block("finish")
         switch = builder.switch(code, finish)
-        for value in (*CODES, *THIN_CODES, DOTS_CODE):
+        transposed = [code + TRANSPOSED for code in CODES]
+        for value in (*CODES, *transposed, *THIN_CODES, DOTS_CODE):
             block = builder.append_basic_block(f"code{value}")
             switch.add_case(simd.constant(value), block)
             builder.position_at_end(block)
             if value == DOTS_CODE:
-                _write_dots(emit, *matrices)
+                _write_dots(emit, result, rows_of_a, matrix_b, *others)
             else:
-                _write_tile(emit, value, *matrices)
+                factor = rows_of_b if value in THIN_CODES else matrix_b
+                _write_tile(emit, value, result, rows_of_a, factor, *others)
             builder.branch(finish)
         builder.position_at_end(finish)
         return context.get_dummy_value()
 
     n = types.intp
     T = C.dtype
-    return types.void(n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, T, T, n, n, n), generate
+    return types.void(n, C, n, n, n, n, B, n, n, n, n, C0, n, n, T, T, n, n, n), generate
 
 
 @kernel(
-    "int64, T[::1], int64, int64, T[::1], int64, int64, int64, T[::1], int64, int64, int64,"
+    "int64, T[::1], int64, int64, int64, int64, T[::1], int64, int64, int64, int64,"
     "T[::1], int64, int64, T, T, int64, int64, int64"
 )
 def tile(
     code: int,
     C: Any, c: int, c_row: int,
-    A: Any, a: int, a_row: int, a_k: int,
-    B: Any, b: int, b_row: int, K: int,
+    a_rows: int, a: int,
+    B: Any, b: int, b_row: int, b_rows: int, K: int,
     C0: Any, c0: int, c0_row: int, scale: Any, least: Any,
     ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """``C[i, :] = max(least, scale * C0[i, :] + sum_k A[i, k] * B[k, :])`` for the tile's rows.
 
-    Every matrix is a flat array, the offset of its first element, and its row stride.
+    A matrix is a flat array, the offset of its first element, and its row stride; or the address
+    of a table with the addresses of its rows, int64, and the offset of its first column.
 
     Parameters
     ----------
     code : int
-        The columns, as ``code_of`` gives them; one of THIN_CODES, of THIN rows; or DOTS_CODE: then
-        B has a row of K numbers for each of THIN columns, A is not transposed, and the sums begin
-        from one row, unscaled.
+        The columns, as ``code_of`` gives them, with TRANSPOSED added where A is; one of
+        THIN_CODES, of THIN rows, with A transposed; or DOTS_CODE: then B has a row of K numbers for
+        each of THIN columns, and the sums begin from one row, unscaled.
     C, c, c_row
         The result.
-    A, a, a_row, a_k
-        Row i and position k are ``a_row`` and ``a_k`` elements further on: swapped, A is
-        transposed.
-    B, b, b_row, K
-        K rows.
+    a_rows, a
+        Its rows, or if it is transposed its columns: the next number is another row's.
+    B, b, b_row, b_rows, K
+        K rows; of THIN_CODES those in a table.
     C0, c0, c0_row, scale
         What the sums begin from: C itself to accumulate, one row with ``c0_row = 0`` for all rows
         alike.  May be C.
@@ -267,16 +288,16 @@ def tile(
         Two addresses and a number of bytes: round k prefetches what lies k steps on, so that
         memory is read while the arithmetic has nothing to read.
     """
-    _tile(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale,
-          least, ahead, ahead_too, ahead_step)  # fmt: skip
+    _tile(code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row, scale, least,
+          ahead, ahead_too, ahead_step)  # fmt: skip
 
 
 @intrinsic
 def tile_at(
     typing: Any, address: Any, code: Any,
     C: Any, c: Any, c_row: Any,
-    A: Any, a: Any, a_row: Any, a_k: Any,
-    B: Any, b: Any, b_row: Any, K: Any,
+    a_rows: Any, a: Any,
+    B: Any, b: Any, b_row: Any, b_rows: Any, K: Any,
     C0: Any, c0: Any, c0_row: Any, scale: Any, least: Any,
     ahead: Any, ahead_too: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
@@ -286,15 +307,15 @@ def tile_at(
     in each of theirs.
     """
     n = types.intp
-    inputs = (n, C, n, n, A, n, n, n, B, n, n, n, C0, n, n, C.dtype, C.dtype, n, n, n)
+    inputs = (n, C, n, n, n, n, B, n, n, n, n, C0, n, n, C.dtype, C.dtype, n, n, n)
     return types.none(n, *inputs), simd.call_at(inputs)
 
 
 def _tile_in_numpy(
     code: int,
     C: Any, c: int, c_row: int,
-    A: Any, a: int, a_row: int, a_k: int,
-    B: Any, b: int, b_row: int, K: int,
+    a_rows: int, a: int,
+    B: Any, b: int, b_row: int, b_rows: int, K: int,
     C0: Any, c0: int, c0_row: int, scale: Any, least: Any,
     ahead: int, ahead_too: int, ahead_step: int,
 ) -> None:  # fmt: skip
@@ -304,12 +325,22 @@ def _tile_in_numpy(
     def view(array: Any, offset: int, shape: tuple[int, int], row: int, column: int) -> Any:
         return as_strided(array[offset:], shape, (row * size, column * size))
 
-    if code == DOTS_CODE:
-        turned = view(B, b, (THIN, K), b_row, 1).T
+    def rows_at(table: int, count: int, offset: int, columns: int) -> Any:
+        addresses = simd.view_at(np.empty(0, np.int64), table, count)
+        return np.array([simd.view_at(C, at + offset * size, columns) for at in addresses])
+
+    if code > TRANSPOSED and code != DOTS_CODE:
+        factor = rows_at(a_rows, K, a, rows).reshape(K, rows).T
     else:
-        turned = view(B, b, (K, width), b_row, 1)
+        factor = rows_at(a_rows, rows, a, K)
+    if code == DOTS_CODE:
+        other = view(B, b, (THIN, K), b_row, 1).T
+    elif code in THIN_CODES:
+        other = rows_at(b_rows, K, b, width).reshape(K, width)
+    else:
+        other = view(B, b, (K, width), b_row, 1)
     begin = view(C0, c0, (rows, width), c0_row, 1)
-    product = view(A, a, (rows, K), a_row, a_k) @ turned
+    product = factor @ other
     view(C, c, (rows, width), c_row, 1)[...] = np.maximum(least, scale * begin + product)
 
 

@@ -45,10 +45,8 @@ from .tables import (
     DIVISION,
     FETCH,
     FIRST,
-    FLOATS,
     FORWARD,
     GATHER,
-    GATHER_REST,
     GROUP,
     INPUTS,
     JOIN,
@@ -115,10 +113,8 @@ def operate(
         elif what == COMPRESS:
             if data.x.size:
                 compress_batch(net, data, rows, begin, n0, min(n1, B), r0, r1)
-        elif what in (GATHER, GATHER_REST):
-            if what == GATHER_REST and data.source == FLOATS:
-                n0 = max(n0, B // TILE_ROWS * TILE_ROWS)
-            gather(net, data, rows, begin, end, n0, n1, k0, k1)
+        elif what == GATHER:
+            gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
         elif what == SQUARES:
             sum_squares(net, l, k0, k1)
         elif what == FORWARD and l == 0 and data.source == SPARSE:
@@ -126,9 +122,7 @@ def operate(
         elif what == FORWARD and division == BY_INPUTS:
             forward_half(net, l, B, half, thread)
         elif what == FORWARD:
-            direct = net.program[0, OPERATION] == GATHER_REST and data.source == FLOATS and l == 0
-            example = rows[begin] if direct else -1
-            forward(net, data, example, B, l, n0, n1, p0, p1, thread)
+            forward(net, l, n0, n1, p0, p1, thread)
         elif what == JOIN:
             join_halves(net, l, n0, n1)
         elif what in (LOSS, MEASURE):
@@ -143,7 +137,10 @@ def operate(
             if l == 0 and data.source == SPARSE:
                 update_sparse(net, data, rule, rows, begin, B, l, half, thread, step)
             else:
-                update(net, data, rule, rows, ahead, ahead_end, B, l, k0, k1, p0, p1, thread, step)
+                update(
+                    net, data, rule, rows, ahead, ahead_end, B, l, half, k0, k1, p0, p1, thread,
+                    step,
+                )  # fmt: skip
 
 
 def _region(
@@ -229,8 +226,8 @@ def _run(
 
 
 _NET = """
-    Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1],
-        float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64),
+    Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1],
+        float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64),
     Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
         int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),

@@ -14,9 +14,8 @@ from .simd import MASK_BITS
 
 # Operations of a program; its columns; how an operation is divided among threads.
 (
-    FETCH, COMPRESS, GATHER, GATHER_REST, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD,
-    UPDATE,
-) = range(12)  # fmt: skip
+    FETCH, COMPRESS, GATHER, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD, UPDATE,
+) = range(11)  # fmt: skip
 OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
 BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
 HALVES = 2  # of the inputs: as many threads share what is divided by them
@@ -26,8 +25,10 @@ HALVES = 2  # of the inputs: as many threads share what is divided by them
     OUTPUTS,  # N
     WIDTH,  # N rounded up to what the tiles compute
     ACTIVATION,
-    X,  # offset of the inputs: the gathered batch, or the layer before
+    X,  # offset of the inputs: room for a gathered batch, or the layer before
     X_ROW,  # elements from a row to the next
+    X_ROWS,  # where the addresses of the rows of the inputs are
+    DZ_ROWS,  # where those of the gradients of what goes into the activation are
     H,  # offset of the outputs, after the activation
     DZ,  # offset of the gradient of what goes into the activation
     H_ROW,  # elements from a row to the next, of both
@@ -35,8 +36,8 @@ HALVES = 2  # of the inputs: as many threads share what is divided by them
     HALF,  # where the second half of the inputs begins, if they are divided
     FIRST, LAST,  # its panels of W: FIRST <= p < LAST
     BACK_FIRST, BACK_LAST,  # its panels of W.T
-) = range(15)  # fmt: skip
-LAYER_COLUMNS = 15
+) = range(17)  # fmt: skip
+LAYER_COLUMNS = 17
 # Columns of the table of panels.
 (
     COLUMN,  # the first column of the matrix
@@ -76,6 +77,9 @@ class Net(NamedTuple):
     buffer : T[::1] - parameters, then activations and what else a step needs
     state : T[::1] - for each slot of the optimizer as many elements as there are parameters
     layers, panels, program : int64[:, ::1] - the tables
+    rows : int64[::1] - addresses of rows: for each layer those of its inputs, of its gradients.
+        Those of the first inputs are noted for each batch, and for each half of the inputs by the
+        thread that needs them
     work : float64[:, ::1] - a column for each row of the batch: total, logit (before it is known,
         the highest of the row), right
     squares : float64[:, ::1] - a row for each panel: the sum of squares of each GROUP of rows of W
@@ -93,6 +97,7 @@ class Net(NamedTuple):
     layers: Any
     panels: Any
     program: Any
+    rows: Any
     work: Any
     squares: Any
     columns: Any
@@ -167,6 +172,12 @@ def share(n: int, quantum: int, thread: int, threads: int) -> tuple[int, int]:
     """Return a thread's range of n things that are dealt out ``quantum`` at a time."""
     groups = (n + quantum - 1) // quantum
     return groups * thread // threads * quantum, groups * (thread + 1) // threads * quantum
+
+
+@part
+def rows_of_inputs(layer: Any, half: int) -> int:
+    """Return where the addresses of the rows of x are, for those who work on a half of it."""
+    return layer[X_ROWS] + half * ((layer[DZ_ROWS] - layer[X_ROWS]) // HALVES)
 
 
 @part

@@ -27,17 +27,14 @@ from .tables import (
     BLOCK,
     CODE,
     COLUMN,
-    DZ,
-    H_ROW,
+    DZ_ROWS,
     ROW,
     SCRATCH,
     SCRATCH_SIZE,
     START,
     TILE,
     TURNED,
-    X_ROW,
     ZEROS,
-    X,
 )
 
 
@@ -67,8 +64,8 @@ def turn_columns(net: Any, panel: Any, k0: int, k1: int, thread: int) -> None:
 
 @part
 def update_thin(
-    net: Any, layer: Any, panel: Any, result: Any, to: int, factor: Any, k0: int, k1: int, B: int,
-    thread: int,
+    net: Any, layer: Any, panel: Any, result: Any, to: int, factor: Any, x_rows: int, k0: int,
+    k1: int, B: int, thread: int,
 ) -> None:  # fmt: skip
     """Gradient of the thin columns of rows k0 to k1 of W, added to ``factor`` times the result.
 
@@ -89,8 +86,8 @@ def update_thin(
                 net.tile,
                 code,
                 buffer, turned, turned_row,
-                buffer, layer[DZ] + b * layer[H_ROW] + panel[COLUMN] + thin, 1, layer[H_ROW],
-                buffer, layer[X] + b * layer[X_ROW] + k, layer[X_ROW], min(BLOCK, B - b),
+                address_of(net.rows, layer[DZ_ROWS] + b), panel[COLUMN] + thin,
+                buffer, k, 0, address_of(net.rows, x_rows + b), min(BLOCK, B - b),
                 buffer, origin, origin_row, T(1), T(-np.inf), nothing, nothing, 0,
             )  # fmt: skip
         for i in range(last - k):
