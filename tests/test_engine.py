@@ -2,7 +2,9 @@
 
 import itertools
 import signal
+import sys
 
+import child
 import numpy as np
 import pytest
 from by_layers import ByLayers, bits, build, examples
@@ -10,6 +12,9 @@ from by_layers import ByLayers, bits, build, examples
 import fastbp
 from fastbp import DivergedError, MultiLayerNet, TrainingInterrupted, fit
 from fastbp import optimizer as optimizers
+from fastbp._memory import CACHE_LINE
+from fastbp.engine import KEEP_GRADIENT, Engine
+from fastbp.examples import as_data
 from fastbp.kernels.jit import JIT_DISABLED
 from fastbp.layers import Relu
 from fastbp.sampling import Batches
@@ -71,6 +76,27 @@ CASES = {
         "SGD",
         {"batch_size": 600, "iterations": 5},
     ),
+    "thin columns": ((300, 50, 10), {}, "dense", "SGD", {}),
+    "thin columns, decay": ((300, 50, 10), {"decay": 0.01}, "dense", "Adam", {}),
+    "thin columns, sigmoid": ((300, 50, 10), {"activation": "sigmoid"}, "dense", "SGD", {}),
+    "thin columns, bytes": ((300, 50, 10), {}, "bytes", "Momentum", {"scale": 0.01}),
+    "thin columns, batches of 600": (
+        (301, 49, 10),
+        {},
+        "dense",
+        "SGD",
+        {"batch_size": 600, "iterations": 10},
+    ),
+    "thin columns, batches of 7": ((131, 66, 10), {}, "dense", "SGD", {"batch_size": 7}),
+    "a thin column behind several panels": ((70, 113, 10), {}, "dense", "SGD", {}),
+    "thin columns behind many panels": (
+        (300, 594, 10),
+        {"decay": 0.01},
+        "dense",
+        "SGD",
+        {"iterations": 20},
+    ),
+    "thin columns of a second layer": ((20, 80, 50, 5), {}, "dense", "Adam", {}),
     "choice": (SMALL, {}, "dense", "SGD", {"sampling": "choice"}),
 }
 RATES = {"SGD": 0.05, "Momentum": 0.01, "Nesterov": 0.01, "AdaGrad": 0.01}
@@ -313,3 +339,78 @@ def test_batches_are_rows_of_the_data_and_where_each_begins(sampling):
     assert begins.tolist() == [0, 10, 20, 25 if sampling == "shuffle" else 30]
     assert len(rows) == begins[-1]
     assert set(rows) <= set(range(25))
+
+
+# --- examples read where the user has them -------------------------------------------------------
+
+# Rows of many cache lines, of two or less, and of a few bytes: of these the last ones are short.
+DENSE = ((300, 50, 10), (20, 30, 5), (3, 4, 3))
+every_dense_net = pytest.mark.parametrize("sizes", DENSE)
+
+
+@every_dense_net
+@both_types
+def test_examples_are_read_where_they_are_except_the_last(sizes, dtype):
+    x, t = examples(sizes[0], sizes[-1], N=40)
+    x = x.astype(dtype)
+    engine = Engine(sizes, "relu", dtype, 40, 0, 1)
+    data = as_data("x", x, t, x.dtype)
+    assert np.shares_memory(data.x, x)
+    batch = np.arange(len(x))[::-1]
+    engine.run("measure", data, KEEP_GRADIENT, batch, np.array([0, len(x)]))
+    rows, buffer = engine.plan.net("measure").rows[: len(x)], engine.plan.buffer
+    in_place = rows == x.ctypes.data + batch * x[0].nbytes
+    assert in_place[CACHE_LINE // x[0].nbytes + 1 :].all()
+    ends = batch * x[0].nbytes + x[0].nbytes
+    np.testing.assert_array_equal(in_place, ends + CACHE_LINE <= x.nbytes)
+    assert ((rows >= buffer.ctypes.data) & (rows < buffer.ctypes.data + buffer.nbytes))[
+        ~in_place
+    ].all()
+
+
+@every_dense_net
+@both_types
+def test_the_last_examples_are_trained_on_as_any_others(sizes, dtype):
+    x, t = examples(sizes[0], sizes[-1], N=60)
+    longer = np.full((100, sizes[0]), 7.0, dtype)
+    longer[:60] = x
+    nets = build(sizes, dtype=dtype), build(sizes, dtype=dtype)
+    for net, inputs in zip(nets, (longer[:60].copy(), longer[:60]), strict=True):
+        fit(net, inputs, t, batch_size=25, iterations=9, seed=0)
+    assert bits(nets[0]) == bits(nets[1])
+
+
+NOTHING_BEHIND = """
+import ctypes, json, mmap, sys
+import numpy as np
+import fastbp
+from fastbp import threads
+
+D, H, dtype = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+N, page = 37, mmap.PAGESIZE
+size = N * D * np.dtype(dtype).itemsize
+pages = -(-size // page)
+memory = mmap.mmap(-1, (pages + 1) * page)
+x = np.frombuffer(memory, dtype, N * D, pages * page - size).reshape(N, D)
+x[...] = np.random.default_rng(0).normal(size=x.shape)
+libc = ctypes.CDLL(None, use_errno=True)
+behind = ctypes.addressof(ctypes.c_char.from_buffer(memory, pages * page))
+assert libc.mprotect(ctypes.c_void_p(behind), page, mmap.PROT_READ * 0) == 0
+t = np.arange(N) % 4
+network = fastbp.TwoLayerNet(D, H, 4, dtype=np.dtype(dtype).type, seed=0)
+for n in (1, 2):
+    fastbp.fit(network, x, t, batch_size=10, epochs=2, threads=n, progress=False)
+network.gradient(x, t)
+network.predict(x)
+network.accuracy(x, t)
+print(json.dumps(x.shape))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects a page of memory as Linux does")
+@pytest.mark.parametrize("D", [1, 3, 67, 300])
+@both_types
+def test_nothing_is_read_that_is_not_there(D, dtype):
+    """A process that reads the page behind the examples is ended by the system."""
+    name = np.dtype(dtype).name
+    assert child.run("-c", NOTHING_BEHIND, D, 50, name) == [37, D]

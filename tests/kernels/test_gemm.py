@@ -9,13 +9,21 @@ import pytest
 from fastbp.kernels import simd
 from fastbp.kernels.gemm import (
     CODES,
+    DOTS_CODE,
+    THIN,
+    THIN_CODE,
+    THIN_CODES,
+    THIN_VECTORS,
     TILE_ROWS,
     TILE_VECTORS,
+    TRANSPOSED,
     code_of,
     columns_of,
     columns_of_code,
+    rows_of,
     tail_lanes,
     tile,
+    widths_of,
 )
 from fastbp.kernels.jit import JIT_DISABLED, target_features
 
@@ -27,11 +35,15 @@ C_AT, A_AT, B_AT, C0_AT, GAP = 7, 5, 3, 2, 3
 
 
 @numba.njit(error_model="numpy")
-def call(code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least):
+def call(code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row, scale, least):
     """Call the tile, which has no entry point from Python; it prefetches nothing."""
-    address = simd.address_of(C, 0)
+    address, of_a, of_b = (
+        simd.address_of(C, 0),
+        simd.address_of(a_rows, 0),
+        simd.address_of(b_rows, 0),
+    )
     tile(
-        code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least,
+        code, C, c, c_row, of_a, a, B, b, b_row, of_b, K, C0, c0, c0_row, scale, least,
         address, address, 0,
     )  # fmt: skip
 
@@ -57,37 +69,47 @@ def window(flat, at, shape, row):
     )
 
 
+def in_rows(matrix, column):
+    """Return arrays of NaN with a row from ``column`` on, in no order, and their addresses."""
+    rows = [None] * len(matrix)
+    for i in np.random.default_rng(0).permutation(len(matrix)):
+        rows[i] = np.full(column + matrix.shape[1] + GAP, np.nan, matrix.dtype)
+        rows[i][column : column + matrix.shape[1]] = matrix[i]
+    return rows, np.array([row.ctypes.data for row in rows], np.int64)
+
+
 def product(code, A, B, begin, scale=1.0, transposed=False, least=-np.inf):
     """Return the flat array around a tile of NaN, and the tile, after a call.
 
-    A (TILE_ROWS, K) and B (K, columns) lie between NaN; ``begin`` is a row for all rows, or a
-    matrix that the result is accumulated into.
+    A and B (K, columns) lie between NaN, the rows of A, or of A.T, anywhere; ``begin`` is a row for
+    all rows, or a matrix that the result is accumulated into.
     """
     dtype, K = A.dtype, A.shape[1]
-    shape = TILE_ROWS, B.shape[1]
-    flat_A, stride = in_gaps(A.T if transposed else A, A_AT)
-    a_row, a_k = (1, stride) if transposed else (stride, 1)
-    flat_B, b_row = in_gaps(B, B_AT)
+    shape = len(A), B.shape[1]
+    rows_A, a_rows = in_rows(A.T if transposed or code in THIN_CODES else A, A_AT)
+    rows_B, b_rows = in_rows(B, B_AT)
+    flat_B, b_row = in_gaps(B.T if code == DOTS_CODE else B, B_AT)
     C, c_row = in_gaps(np.full(shape, np.nan, dtype), C_AT)
     if begin.ndim == 2:
         window(C, C_AT, shape, c_row)[...] = begin
         C0, c0, c0_row = C, C_AT, c_row
     else:
         C0, c0, c0_row = in_gaps(begin[np.newaxis], C0_AT)[0], C0_AT, 0
-    factors = flat_A.tobytes(), flat_B.tobytes()
+    factors = [*rows_A, *rows_B, flat_B]
+    before = [factor.tobytes() for factor in factors]
     call(
-        code, C, C_AT, c_row, flat_A, A_AT, a_row, a_k, flat_B, B_AT, b_row, K,
-        C0, c0, c0_row, dtype.type(scale), dtype.type(least),
+        code + (TRANSPOSED if transposed else 0), C, C_AT, c_row, a_rows, A_AT, flat_B, B_AT, b_row,
+        b_rows, K, C0, c0, c0_row, dtype.type(scale), dtype.type(least),
     )  # fmt: skip
-    assert (flat_A.tobytes(), flat_B.tobytes()) == factors  # only read
+    assert [factor.tobytes() for factor in factors] == before  # only read
     return C, window(C, C_AT, shape, c_row)
 
 
 def factors(code, K, dtype):
     """Return A, B and a matrix to begin from, of random numbers."""
     rng = np.random.default_rng(1000 * code + K)
-    columns = columns_of(code, np.dtype(dtype).itemsize)
-    shapes = (TILE_ROWS, K), (K, columns), (TILE_ROWS, columns)
+    rows, columns = rows_of(code), columns_of(code, np.dtype(dtype).itemsize)
+    shapes = (rows, K), (K, columns), (rows, columns)
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
 
 
@@ -206,6 +228,78 @@ class TestBits:
         np.testing.assert_array_equal(product(code, A, B, begin, transposed=True)[1], straight)
 
 
+# --- thin columns --------------------------------------------------------------------------------
+
+by_thin_code = pytest.mark.parametrize("code", THIN_CODES)
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize("K", [0, 1, 7, 100])
+@by_thin_code
+@by_dtype
+def test_a_thin_tile_is_the_product_of_columns_and_rows_anywhere(dtype, code, K, beginning):
+    A, B, begin = factors(code, K, dtype)
+    choose, scale = BEGINNINGS[beginning]
+    begin = choose(begin)
+    around, C = product(code, A, B, begin, scale)
+    assert C.shape == (THIN, (code - THIN_CODE + 1) * simd.lanes(C.itemsize))
+    wide_A, wide_B, first = A.astype(np.float64), B.astype(np.float64), scale * begin.astype(float)
+    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(first)
+    assert_rounded(C, wide_A @ wide_B + first, magnitude)
+    C[...] = np.nan
+    assert np.isnan(around).all()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="NumPy's product adds in an order of its own")
+@by_thin_code
+@by_dtype
+def test_a_thin_tile_has_the_bits_of_any_other(dtype, code):
+    A, B, begin = factors(code, 100, dtype)
+    _, C = product(code, A, B, begin)
+    width = columns_of(CODES[0], C.itemsize)
+    rows, first = np.zeros((2, TILE_ROWS, 100), dtype), np.zeros((TILE_ROWS, width), dtype)
+    rows[0, :THIN], first[:THIN] = A, begin[:, :width]
+    _, expected = product(CODES[0], rows[0], B[:, :width], first, transposed=True)
+    np.testing.assert_array_equal(C[:, :width], expected[:THIN])
+
+
+@pytest.mark.parametrize("least", [-np.inf, 0.0])
+@pytest.mark.parametrize("K", [0, 1, 2, 15, 16, 17, 31, 32, 100])
+@by_dtype
+def test_dots_are_the_product_for_every_end_of_a_row(dtype, K, least):
+    rng = np.random.default_rng(K)
+    A, B, begin = (rng.normal(size=s).astype(dtype) for s in ((TILE_ROWS, K), (K, THIN), (THIN,)))
+    around, C = product(DOTS_CODE, A, B, begin, least=least)
+    wide_A, wide_B = A.astype(np.float64), B.astype(np.float64)
+    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(begin)
+    assert_rounded(C, np.maximum(wide_A @ wide_B + begin, least), magnitude)
+    C[...] = np.nan
+    assert np.isnan(around).all()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="NumPy's product adds in an order of its own")
+@by_dtype
+def test_dots_have_the_same_bits_in_every_row_and_column(dtype):
+    rng = np.random.default_rng(0)
+    A, B, begin = (
+        rng.normal(size=s).astype(dtype) for s in ((TILE_ROWS, 101), (101, THIN), (THIN,))
+    )
+    _, C = product(DOTS_CODE, A, B, begin)
+    _, turned = product(DOTS_CODE, A[::-1], B[:, ::-1], begin[::-1])
+    np.testing.assert_array_equal(turned, C[::-1, ::-1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@by_dtype
+def test_what_is_not_finite_stays_in_its_dots(dtype, value):
+    A, B, begin = np.ones((TILE_ROWS, 40), dtype), np.ones((40, THIN), dtype), np.ones(THIN, dtype)
+    A[2, 39] = value
+    _, C = product(DOTS_CODE, A, B, begin, least=0.0)
+    touched = np.zeros(C.shape, bool)
+    touched[2] = True
+    np.testing.assert_array_equal(~np.isfinite(C), touched)
+
+
 # --- the widths there are ------------------------------------------------------------------------
 
 by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])
@@ -236,6 +330,13 @@ def test_kernels_know_the_same_widths(dtype, code):
 
 def test_a_tile_and_what_it_multiplies_fit_into_the_registers():
     assert TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 <= simd.REGISTERS
+    assert THIN * THIN_VECTORS + THIN_VECTORS + 1 <= simd.REGISTERS
+
+
+def test_every_tile_has_a_code_of_its_own():
+    codes = [*CODES, *(code + TRANSPOSED for code in CODES), *THIN_CODES, DOTS_CODE]
+    assert len(set(codes)) == len(codes)
+    assert 0 not in codes
 
 
 # --- the machine code ----------------------------------------------------------------------------
@@ -245,14 +346,14 @@ def assembly(code, dtype):
     """Return the machine code of a tile of one width."""
 
     @numba.njit(error_model="numpy")
-    def only(C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least):
+    def only(C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row, scale, least):
         tile(
-            code, C, c, c_row, A, a, a_row, a_k, B, b, b_row, K, C0, c0, c0_row, scale, least,
+            code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row, scale, least,
             0, 0, 0,
         )  # fmt: skip
 
     T, n = numba.from_dtype(np.dtype(dtype)), numba.intp
-    only.compile((T[::1], n, n, T[::1], n, n, n, T[::1], n, n, n, T[::1], n, n, T, T))
+    only.compile((T[::1], n, n, n, n, T[::1], n, n, n, n, T[::1], n, n, T, T))
     (text,) = only.inspect_asm().values()
     return text
 
@@ -284,7 +385,15 @@ needs_x86 = pytest.mark.skipif(
     reason="there is no machine code of an x86-64 with multiply-add",
 )
 WIDEST_AND_RAGGED = pytest.mark.parametrize(
-    "code", [CODES[-1], CODES[-2]], ids=["whole vectors", "with a narrow one"]
+    "code",
+    [CODES[-1], CODES[-2], CODES[-1] + TRANSPOSED, CODES[-2] + TRANSPOSED, THIN_CODES[-1]],
+    ids=[
+        "whole vectors",
+        "with a narrow one",
+        "transposed",
+        "transposed, with a narrow one",
+        "thin",
+    ],
 )
 
 
@@ -302,9 +411,9 @@ def test_the_sums_never_leave_the_registers(dtype, code):
 @WIDEST_AND_RAGGED
 @by_dtype
 def test_a_round_of_the_inner_loop_is_one_multiply_add_for_each_vector_of_the_tile(dtype, code):
-    vectors, tail = divmod(code, 2)
     loop = inner_loop(assembly(code, dtype))
-    assert len(multiply_adds(loop)) == TILE_ROWS * (vectors + tail)
+    vectors = len(widths_of(code, np.dtype(dtype).itemsize))
+    assert len(multiply_adds(loop)) == rows_of(code) * vectors
 
 
 @needs_x86
@@ -314,12 +423,14 @@ def test_the_inner_loop_uses_the_widest_registers(dtype, code):
     name = {64: "%zmm", 32: "%ymm", 16: "%xmm"}[simd.REGISTER_BYTES]
     loop = multiply_adds(inner_loop(assembly(code, dtype)))
     wide = [line for line in loop if name in line]
-    assert len(wide) == TILE_ROWS * (code // 2)
+    widths = widths_of(code, np.dtype(dtype).itemsize)
+    assert len(wide) == rows_of(code) * widths.count(simd.lanes(np.dtype(dtype).itemsize))
 
 
 @needs_x86
+@WIDEST_AND_RAGGED
 @by_dtype
-def test_the_inner_loop_stores_nothing(dtype):
-    loop = inner_loop(assembly(CODES[-1], dtype))
+def test_the_inner_loop_stores_nothing(dtype, code):
+    loop = inner_loop(assembly(code, dtype))
     stores = [line for line in loop if re.match(r"v?mov\S*\s+%\S+, .*\)$", line)]
     assert stores == []
