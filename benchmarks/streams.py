@@ -4,6 +4,9 @@ A layer must read its input and write its result.  Beside NumPy's time and fastb
 the least any code could do: a loop that reads as many arrays and writes a new one, with at most one
 multiplication.  All take turns in one process, on one thread.  Where fastbp takes hardly longer
 than that, nothing is left to gain, and "at most" is by what NumPy can be beaten there.
+
+``--big`` times layers of a million numbers and a softmax with loss of four, on one thread and on
+two, beside copies of the same input on as many threads.
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 
-from fastbp import layers, reference
+from fastbp import layers, reference, threads
 from fastbp.bench.timing import keep_memory
 
 Call = Callable[[], Any]
+Key = TypeVar("Key", bound=Hashable)
 # Calls in a turn, which are some hundred microseconds for a thousand rows of fifty.
 CALLS = 5
 
@@ -73,9 +77,9 @@ def cases(shape: tuple[int, int], dtype: str) -> dict[str, dict[str, Call]]:
     return found
 
 
-def measure(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+def measure(calls: Mapping[Key, Call], rounds: int) -> dict[Key, float]:
     """Return the median microseconds a call of each, which take turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Key, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):
@@ -87,6 +91,95 @@ def measure(calls: dict[str, Call], rounds: int) -> dict[str, float]:
     return {name: statistics.median(turns) for name, turns in times.items()}
 
 
+# --- big layers, on one thread and on two --------------------------------------------------------
+
+
+@numba.njit(nogil=True, error_model="numpy", parallel=True)
+def _copy_in_halves(out: Any, x: Any) -> None:
+    half = x.size // 2
+    for part in numba.prange(2):
+        source = x[:half] if part == 0 else x[half:]
+        target = out[:half] if part == 0 else out[half:]
+        for i in range(source.size):
+            target[i] = source[i]
+
+
+def big_cases(million: int = 1000) -> dict[str, dict[str, Call]]:
+    """Return calls of fastbp's, and of copies of their input on one thread and on two.
+
+    Parameters
+    ----------
+    million : int
+        The square root of the numbers in a layer; the softmax has four times as many rows.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(million, million)).astype(np.float32)
+    logits = rng.normal(size=(4096 * million // 1000, million)).astype(np.float32)
+    t = rng.integers(0, million, len(logits))
+    relu, sigmoid, loss = layers.Relu(), layers.Sigmoid(), layers.SoftmaxWithLoss()
+
+    def forward_and_backward() -> None:
+        loss.forward(logits, t)
+        loss.backward()
+
+    relu.forward(x)
+    sigmoid.forward(x)
+    found: dict[str, tuple[Call, Any]] = {
+        "ReLU forward": (lambda: relu.forward(x), x),
+        "ReLU backward": (lambda: relu.backward(x), x),
+        "sigmoid forward": (lambda: sigmoid.forward(x), x),
+        "sigmoid backward": (lambda: sigmoid.backward(x), x),
+        "softmax with loss": (forward_and_backward, logits),
+    }
+    return {
+        f"{name}, {like.shape[0]} x {like.shape[1]}": {"fastbp": call, **_copies(like)}
+        for name, (call, like) in found.items()
+    }
+
+
+def _copies(x: Any) -> dict[str, Call]:
+    """Return copies of an array to one that was written before: NumPy's, and one in halves."""
+    out = np.empty_like(x)
+    return {
+        "copy on 1": lambda: np.copyto(out, x),
+        "copy on 2": lambda: _copy_in_halves(out.reshape(-1), x.reshape(-1)),
+    }
+
+
+def on_threads(call: Call, n: int) -> Call:
+    """Return a call that tells fastbp to take n threads before.
+
+    Not by ``fastbp.set_num_threads``, which also sets those of NumPy's BLAS and takes longer than
+    the layers.
+    """
+
+    def told() -> None:
+        threads._fixed = n
+        call()
+
+    return told
+
+
+def measure_big(rounds: int, million: int = 1000) -> Iterator[tuple[str, int, float, float]]:
+    """Yield name, threads, and the median microseconds of a copy and of fastbp's."""
+    before, numbers = threads._fixed, range(1, min(2, threads.available_cpus()) + 1)
+    try:
+        for name, calls in big_cases(million).items():
+            timed = {
+                (what, n): call
+                for n in numbers
+                for what, call in (
+                    ("copy", calls[f"copy on {n}"]),
+                    ("fastbp", on_threads(calls["fastbp"], n)),
+                )
+            }
+            us = measure(timed, rounds)
+            for n in numbers:
+                yield name, n, us["copy", n], us["fastbp", n]
+    finally:
+        threads._fixed = before
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -95,10 +188,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--columns", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--big", action="store_true", help="big layers, on one thread and on two")
     options = parser.parse_args(arguments)
     if min(options.rows, options.columns, options.rounds) < 1:
         parser.error("--rows, --columns and --rounds must be at least 1")
     keep_memory()
+    if options.big:
+        print(f"us a call, float32, median of {options.rounds} rounds")
+        print(f"{'':34}threads     copy   fastbp  fastbp/copy")
+        for name, n, copy, ours in measure_big(options.rounds):
+            print(f"{name:34}{n:7}{copy:9.1f}{ours:9.1f}{ours / copy:12.2f}x", flush=True)
+        return 0
     print(f"us a call, {options.rows} x {options.columns}, median of {options.rounds} rounds")
     heads = ("NumPy", "fastbp", "least", "faster", "at most")
     print(f"{'':30}" + "".join(f"{head:>9}" for head in heads))

@@ -137,7 +137,7 @@ class Engine:
             most, fixed = _threads.compiled_threads(), _threads.is_fixed()
         most = min(most, tables.MAX_THREADS)  # each has scratch memory of its own
         small = not fixed and batch * self._work < PARALLEL_WORK
-        if most > 1 and (small or _threads.is_forked() or not jit.has_fast_threads()):
+        if most > 1 and (small or not _threads.can_run_parallel()):
             most = 1
         # Times of batches that are about as large, and of the same kind of inputs.
         key = kind, data.source, batch.bit_length(), most, fixed

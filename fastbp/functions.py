@@ -23,7 +23,11 @@ from .kernels.relu import relu_forward
 from .kernels.sigmoid import sigmoid_forward
 from .kernels.softmax_loss import softmax_forward
 from .layers import SoftmaxWithLoss
+from .layers.relu import PARALLEL_SIZE as RELU_SIZE
+from .layers.sigmoid import PARALLEL_SIZE as SIGMOID_SIZE
+from .layers.softmax_with_loss import PARALLEL_SIZE as SOFTMAX_SIZE
 from .layers.softmax_with_loss import guard, guarded_cross_entropy
+from .parallel import as_columns, divided
 
 __all__ = [
     "cross_entropy_error",
@@ -98,7 +102,10 @@ def sigmoid(x: Any) -> Any:
 def _sigmoid(where: str, x: Any) -> Any:
     x = as_kernel_array(where, "x", x)
     out = empty(x.shape, x.dtype)
-    sigmoid_forward(*as_matrices(out, x))
+    if x.size < SIGMOID_SIZE:
+        sigmoid_forward(*as_matrices(out, x))
+    else:
+        divided(sigmoid_forward, *as_columns(out, x))
     return out[()]
 
 
@@ -142,7 +149,10 @@ def relu(x: Any) -> Any:
     """
     x = as_kernel_array("relu", "x", x)
     out, mask = empty(x.shape, x.dtype), empty(x.shape, np.bool_)
-    relu_forward(*as_matrices(out, mask, x))
+    if x.size < RELU_SIZE:
+        relu_forward(*as_matrices(out, mask, x))
+    else:
+        divided(relu_forward, *as_columns(out, mask, x))
     return out[()]
 
 
@@ -194,7 +204,11 @@ def softmax(x: Any) -> Array:
     if not x.ndim or not x.shape[-1]:
         raise ValueError(f"softmax: x has shape {x.shape}, expected (..., C) with C >= 1")
     y = empty(x.shape, x.dtype)
-    softmax_forward(y.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]))
+    rows = y.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1])
+    if x.size < SOFTMAX_SIZE:
+        softmax_forward(*rows)
+    else:
+        divided(softmax_forward, *rows)
     return y
 
 

@@ -1,12 +1,14 @@
 """How many threads fastbp computes with.
 
 There are two pools: that of NumPy's BLAS, which multiplies the matrices of single layers, and
-Numba's, on which the compiled loop runs.  The number set here is that of both, for the whole
-process.  Unless one was set, the compiled loop finds out by itself how many are fastest.
+Numba's, on which the compiled loop and big element-wise layers run.  The number set here is that of
+both, for the whole process.  Unless one was set, compiled code finds out by itself how many are
+fastest.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -79,7 +81,7 @@ def _set(name: str, given: Any, n: Any) -> None:
     _fixed = int(n)
 
 
-# --- the compiled loop ---------------------------------------------------------------------------
+# --- compiled code -------------------------------------------------------------------------------
 
 _fixed: int | None = None
 _forked = False
@@ -100,16 +102,26 @@ def is_fixed() -> bool:
 
 
 def compiled_threads() -> int:
-    """Return the most threads the compiled loop may use."""
+    """Return the most threads the user lets compiled code use."""
     return _fixed or available_cpus()
 
 
-def is_forked() -> bool:
-    """Whether this process is a forked child, which OpenMP would kill at a parallel region."""
-    return _forked
+def can_run_parallel() -> bool:
+    """Whether parallel kernels may run in this process, and would be quick.
+
+    Not in a forked child, which OpenMP would kill at its first parallel region.
+    """
+    return not _forked and _has_fast_threads()
 
 
-# Obeyed when this module is first imported, which the affine layer does.
+@functools.cache
+def _has_fast_threads() -> bool:
+    from .kernels import jit  # brings Numba, which `fastbp.get_num_threads()` does not need
+
+    return jit.has_fast_threads()
+
+
+# Obeyed when this module is first imported, which the layers do.
 if "FASTBP_NUM_THREADS" in os.environ:
     _text = os.environ["FASTBP_NUM_THREADS"]
     _set("FASTBP_NUM_THREADS", _text, int(_text) if _text.isascii() and _text.isdigit() else None)

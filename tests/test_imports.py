@@ -166,6 +166,7 @@ FLOORS = {
     "layers": 2,
     "functions": 2,
     "threads": 2,
+    "parallel": 2,
     "engine": 3,
     "examples": 3,
     "optimizer": 3,

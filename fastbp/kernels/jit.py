@@ -18,7 +18,6 @@ NUMBA_DISABLE_JIT
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import os
 import re
@@ -253,18 +252,22 @@ def threading_layer() -> str | None:
         return None
 
 
-@contextlib.contextmanager
-def on_threads(n: int) -> Iterator[None]:
+class on_threads:  # noqa: N801 - a `with` block, and a generator would take a microsecond more
     """Run parallel kernels on n threads within a block; every Python thread has its own number."""
-    before, n = numba.get_num_threads(), min(n, numba.config.NUMBA_NUM_THREADS)
-    if n == before:  # to set it takes microseconds
-        yield
-        return
-    numba.set_num_threads(n)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+
+    __slots__ = ("_before", "_n")
+
+    def __init__(self, n: int) -> None:
+        self._n = min(n, numba.config.NUMBA_NUM_THREADS)
+
+    def __enter__(self) -> None:
+        self._before = numba.get_num_threads()
+        if self._n != self._before:  # to set it takes microseconds
+            numba.set_num_threads(self._n)
+
+    def __exit__(self, *error: object) -> None:
+        if self._n != self._before:
+            numba.set_num_threads(self._before)
 
 
 def address(compiled: Any, *arguments: Any) -> int:

@@ -168,8 +168,8 @@ def softmax_loss_rows_forward(y: Any, a: Any, t: Any) -> float:
     return loss + math.log(product)
 
 
-@kernel("T[:, ::1], T[:, ::1], int64[::1], T")
-def softmax_loss_backward(dx: Any, y: Any, t: Any, scale: Any) -> None:
+@kernel("T[:, ::1], T[:, ::1], int64[::1], float64")
+def softmax_loss_backward(dx: Any, y: Any, t: Any, scale: float) -> None:
     """``dx[n, c] = scale * (y[n, c] - (1 if c == t[n] else 0))``.
 
     Parameters
@@ -177,18 +177,19 @@ def softmax_loss_backward(dx: Any, y: Any, t: Any, scale: Any) -> None:
     dx : (N, C) float32 or float64 - overwritten
     y : (N, C) like dx, from forward
     t : (N,) int64 in [0, C) - labels
-    scale : like an element of dx - dout / N
+    scale : float - dout / N, rounded to the type of dx before it is used
     """
     N, C = y.shape
+    factor = y.dtype.type(scale)
     flat, source = dx.reshape(-1), y.reshape(-1)
     for i in range(N * C):
-        flat[i] = source[i] * scale
+        flat[i] = source[i] * factor
     for n in range(N):
-        dx[n, t[n]] = (y[n, t[n]] - y.dtype.type(1)) * scale
+        dx[n, t[n]] = (y[n, t[n]] - y.dtype.type(1)) * factor
 
 
-@kernel("T[:, ::1], T[:, ::1], T[:, ::1], T")
-def softmax_loss_rows_backward(dx: Any, y: Any, t: Any, scale: Any) -> None:
+@kernel("T[:, ::1], T[:, ::1], T[:, ::1], float64")
+def softmax_loss_rows_backward(dx: Any, y: Any, t: Any, scale: float) -> None:
     """``dx[n, c] = scale * (y[n, c] * sum_k t[n, k] - t[n, c])``.
 
     Parameters
@@ -196,12 +197,13 @@ def softmax_loss_rows_backward(dx: Any, y: Any, t: Any, scale: Any) -> None:
     dx : (N, C) float32 or float64 - overwritten
     y : (N, C) like dx, from forward
     t : (N, C) like dx - one-hot rows, or probabilities
-    scale : like an element of dx - dout / N
+    scale : float - dout / N, rounded to the type of dx before it is used
     """
     N, C = y.shape
+    factor = y.dtype.type(scale)
     for n in range(N):
         weight = t.dtype.type(0)
         for c in range(C):
             weight += t[n, c]
         for c in range(C):
-            dx[n, c] = (y[n, c] * weight - t[n, c]) * scale
+            dx[n, c] = (y[n, c] * weight - t[n, c]) * factor

@@ -9,6 +9,11 @@ from numpy import empty
 
 from .._arrays import Array, as_gradient, as_kernel_array, as_matrices, forward_first
 from ..kernels.relu import relu_backward, relu_forward
+from ..parallel import as_columns, divided
+
+# Elements from which two threads are quicker: there they take 28 us and one 30, float64 52 and 61;
+# with half as many 21 and 18, 37 and 34.
+PARALLEL_SIZE = 1 << 18
 
 
 class Relu:
@@ -58,7 +63,9 @@ class Relu:
         x = as_kernel_array("Relu.forward", "x", x)
         shape, dtype = x.shape, x.dtype
         out, mask = empty(shape, dtype), empty(shape, np.bool_)
-        if x.ndim == 2:
+        if x.size >= PARALLEL_SIZE:
+            divided(relu_forward, *as_columns(out, mask, x))
+        elif x.ndim == 2:
             relu_forward(out, mask, x)
         else:
             relu_forward(*as_matrices(out, mask, x))
@@ -91,7 +98,9 @@ class Relu:
         shape, dtype = self._shape, self._dtype
         dout = as_gradient("Relu.backward", dout, dtype, shape)
         dx = empty(shape, dtype)
-        if dx.ndim == 2:
+        if dx.size >= PARALLEL_SIZE:
+            divided(relu_backward, *as_columns(dx, mask, dout))
+        elif dx.ndim == 2:
             relu_backward(dx, mask, dout)
         else:
             relu_backward(*as_matrices(dx, mask, dout))

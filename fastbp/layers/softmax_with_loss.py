@@ -24,6 +24,14 @@ from ..kernels.softmax_loss import (
     softmax_loss_rows_backward,
     softmax_loss_rows_forward,
 )
+from ..parallel import divided, part_edges
+
+# Elements from which two threads are quicker: at 64 classes forward takes 71 us on one and 47 on
+# two, backward 16 and 18; with half as many 37 and 28, 8 and 13.
+PARALLEL_SIZE = 1 << 17
+# From there on the loss is the sum of that of sections, each on one thread: at least two, and at
+# most so many, of so many elements.
+SECTIONS, SECTION_SIZE = 16, 1 << 17
 
 
 class SoftmaxWithLoss:
@@ -107,7 +115,14 @@ class SoftmaxWithLoss:
         t = as_targets(where, t, N, C, x.dtype)
         y = empty((N, C), x.dtype)
         kernel = softmax_loss_forward if t.ndim == 1 else softmax_loss_rows_forward
-        self.loss = kernel(y, x, t) / N
+        if x.size < PARALLEL_SIZE:
+            loss = kernel(y, x, t)
+        else:
+            loss = 0.0
+            # One by one: `sum` adds in ways of its own since Python 3.12.
+            for part in divided(kernel, y, x, t, edges=_sections(N, x.size)):
+                loss += part
+        self.loss = loss / N
         if self.eps:
             self.loss = guarded_cross_entropy(y, t, self.eps)
         self._y, self._t = (y[0] if single else y), t
@@ -141,8 +156,17 @@ class SoftmaxWithLoss:
         rows = y if y.ndim == 2 else y.reshape(1, -1)
         dx = empty(rows.shape, y.dtype)
         kernel = softmax_loss_backward if t.ndim == 1 else softmax_loss_rows_backward
-        kernel(dx, rows, t, y.dtype.type(dout / rows.shape[0]))
+        scale = float(dout / rows.shape[0])
+        if dx.size < PARALLEL_SIZE:
+            kernel(dx, rows, t, scale)
+        else:
+            divided(kernel, dx, rows, t, number=scale)
         return dx if y.ndim == 2 else dx[0]
+
+
+def _sections(rows: int, size: int) -> tuple[int, ...]:
+    """Return the edges of the sections of so many rows, which do not depend on the threads."""
+    return part_edges(rows, max(2, min(SECTIONS, size // SECTION_SIZE)))
 
 
 def _factor(dout: Any, dtype: np.dtype[Any]) -> float:

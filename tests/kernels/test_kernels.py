@@ -124,13 +124,13 @@ def softmax_loss_rows_forward(rng, shape, T):
 def softmax_loss_backward(rng, shape, T):
     y, t = targets(rng, shape, T), rng.integers(shape[1], size=shape[0])
     dx = 0.25 * (y.astype(float) - np.eye(shape[1])[t])
-    return Call(softmax_loss.softmax_loss_backward, [dx], inputs=[y, t], scalars=(T(0.25),))
+    return Call(softmax_loss.softmax_loss_backward, [dx], inputs=[y, t], scalars=(0.25,))
 
 
 def softmax_loss_rows_backward(rng, shape, T):
     y, t = targets(rng, shape, T), 3 * targets(rng, shape, T)  # any weight of a row is respected
     dx = 0.25 * (y.astype(float) * t.sum(axis=1, keepdims=True) - t)
-    return Call(softmax_loss.softmax_loss_rows_backward, [dx], inputs=[y, t], scalars=(T(0.25),))
+    return Call(softmax_loss.softmax_loss_rows_backward, [dx], inputs=[y, t], scalars=(0.25,))
 
 
 def optimizer_step(kernel, oracle, slots, **scalars):

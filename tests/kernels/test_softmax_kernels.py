@@ -151,8 +151,8 @@ def test_softmax_keeps_subnormal_probabilities():
 def test_gradients_of_labels_and_of_one_hot_rows_are_the_same(dtype):
     y, t = reference.softmax(logits((50, 7), dtype)), np.arange(50) % 7
     of_labels, of_rows = np.full((2, 50, 7), NAN, dtype)
-    softmax_loss_backward(of_labels, y, t, dtype(0.02))
-    softmax_loss_rows_backward(of_rows, y, np.eye(7, dtype=dtype)[t], dtype(0.02))
+    softmax_loss_backward(of_labels, y, t, 0.02)
+    softmax_loss_rows_backward(of_rows, y, np.eye(7, dtype=dtype)[t], 0.02)
     np.testing.assert_allclose(of_labels, of_rows, rtol=4 * np.finfo(dtype).eps)
 
 

@@ -1,0 +1,127 @@
+"""Kernels of layers on several threads: each part is a call of the serial kernel for some rows.
+
+One parallel shell serves all of them, for float32 and float64.  It is compiled once, and calls the
+serial kernel's own machine code by its address: so a row has the same bits in any part.
+
+In compiled code an array is a row of numbers, whatever its type: who counts its references, its
+size, where it lies, its shape and strides.  So one shell can call kernels for arrays of any type.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from .jit import intrinsic, kernel, prange
+from .simd import constant, data_pointer
+
+# What kernels take and return: the axes of their arrays, whether a float64 follows, whether one
+# comes back.
+FORMS = (
+    ((2, 2), False, False),  # sigmoid_forward, softmax_forward
+    ((2, 2, 2), False, False),  # relu_forward, relu_backward, sigmoid_backward
+    ((2, 2, 1), False, True),  # softmax_loss_forward
+    ((2, 2, 2), False, True),  # softmax_loss_rows_forward
+    ((2, 2, 1), True, False),  # softmax_loss_backward
+    ((2, 2, 2), True, False),  # softmax_loss_rows_backward
+)
+# Columns of the table of arrays.
+ADDRESS, ITEMS, ITEMSIZE = range(3)
+
+
+def form_of(signature: Any) -> int:
+    """Return the place in FORMS of a compiled kernel.
+
+    Parameters
+    ----------
+    signature : Numba's Signature
+        Contiguous arrays, and perhaps a float64 after them.
+
+    Raises
+    ------
+    ValueError
+        For a kernel that no form fits.
+    """
+    arrays = list(itertools.takewhile(lambda a: isinstance(a, types.Array), signature.args))
+    rest, returned = signature.args[len(arrays) :], signature.return_type
+    for place, (axes, takes, gives) in enumerate(FORMS):
+        if (
+            tuple(a.ndim for a in arrays) == axes
+            and all(a.layout == "C" for a in arrays)
+            and rest == (types.float64,) * takes
+            and returned == (types.float64 if gives else types.none)
+        ):
+            return place
+    raise ValueError(f"no form for a kernel with the signature {signature}")
+
+
+def _rows(builder: Any, array: Any, axes: int, start: Any, rows: Any) -> list[Any]:
+    """Return rows of an array as a compiled function takes it, in the order of Numba's fields."""
+    place, items, itemsize = (
+        builder.load(builder.gep(array, [constant(j)])) for j in (ADDRESS, ITEMS, ITEMSIZE)
+    )
+    step = builder.mul(items, itemsize)
+    place = builder.add(place, builder.mul(start, step))
+    nobody = constant(0)  # counts references: the caller holds the array all the while
+    size = builder.mul(rows, items)
+    if axes == 1:
+        return [nobody, nobody, size, itemsize, place, rows, step]
+    return [nobody, nobody, size, itemsize, place, rows, items, step, itemsize]
+
+
+@intrinsic
+def _call(
+    typing: Any, code: Any, form: Any, arrays: Any, start: Any, stop: Any, number: Any
+) -> Any:
+    """Call the kernel at an address for some rows of the arrays of a table; returns what it does.
+
+    The addresses go as integers, which every calling convention passes like pointers.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, form, arrays, start, stop, number = arguments
+        rows = builder.sub(stop, start)
+        result = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
+        for place, (axes, takes, gives) in enumerate(FORMS):
+            with builder.if_then(builder.icmp_signed("==", form, constant(place))):
+                words = []
+                for k, n in enumerate(axes):
+                    row = data_pointer(
+                        context, builder, signature.args[2], arrays, constant((ITEMSIZE + 1) * k)
+                    )
+                    words += _rows(builder, row, n, start, rows)
+                inputs = (types.intp,) * len(words) + (types.float64,) * takes
+                output = types.float64 if gives else types.none
+                kind = context.call_conv.get_function_type(output, inputs)
+                pointer = builder.inttoptr(code, kind.as_pointer())
+                status, value = context.call_conv.call_function(
+                    builder, pointer, output, inputs, words + [number] * takes
+                )
+                with builder.if_then(status.is_error, likely=False):  # where bounds are checked
+                    context.call_conv.return_status_propagate(builder, status)
+                if gives:
+                    builder.store(value, result)
+        return builder.load(result)
+
+    i = types.intp
+    return types.float64(i, i, arrays, i, i, types.float64), generate
+
+
+@kernel("float64[::1], int64, int64, int64[:, ::1], int64[::1], float64", parallel=True)
+def run_parts(results: Any, code: int, form: int, arrays: Any, edges: Any, number: float) -> None:
+    """Call a kernel once for each part, on as many threads as Numba is told.
+
+    Parameters
+    ----------
+    results : (P,) float64 - overwritten with what the kernel returned for each part, 0 for nothing
+    code : int - the address of the compiled kernel
+    form : int - its place in FORMS
+    arrays : (K, 3) int64 - of each array: where it begins, numbers a row, bytes a number
+    edges : (P + 1,) int64 - the row where each part begins, and where the last one ends
+    number : float - the kernel's last argument, if its form has one
+    """
+    for i in prange(results.size):
+        results[i] = _call(code, form, arrays, edges[i], edges[i + 1], number)
