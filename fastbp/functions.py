@@ -27,7 +27,7 @@ from .layers.relu import PARALLEL_SIZE as RELU_SIZE
 from .layers.sigmoid import PARALLEL_SIZE as SIGMOID_SIZE
 from .layers.softmax_with_loss import PARALLEL_SIZE as SOFTMAX_SIZE
 from .layers.softmax_with_loss import guard, guarded_cross_entropy
-from .parallel import as_columns, divided
+from .parallel import over_elements, over_rows
 
 __all__ = [
     "cross_entropy_error",
@@ -105,7 +105,7 @@ def _sigmoid(where: str, x: Any) -> Any:
     if x.size < SIGMOID_SIZE:
         sigmoid_forward(*as_matrices(out, x))
     else:
-        divided(sigmoid_forward, *as_columns(out, x))
+        over_elements(sigmoid_forward, out, x)
     return out[()]
 
 
@@ -152,7 +152,7 @@ def relu(x: Any) -> Any:
     if x.size < RELU_SIZE:
         relu_forward(*as_matrices(out, mask, x))
     else:
-        divided(relu_forward, *as_columns(out, mask, x))
+        over_elements(relu_forward, out, mask, x)
     return out[()]
 
 
@@ -208,7 +208,7 @@ def softmax(x: Any) -> Array:
     if x.size < SOFTMAX_SIZE:
         softmax_forward(*rows)
     else:
-        divided(softmax_forward, *rows)
+        over_rows(softmax_forward, *rows)
     return y
 
 

@@ -1,6 +1,6 @@
 """Kernels of single layers on several threads, where that is quicker.
 
-The layers call :func:`divided` for arrays above a size, and their kernel itself below.
+The layers call these functions for arrays above a size, and their kernels themselves below.
 """
 
 from __future__ import annotations
@@ -15,19 +15,52 @@ from typing import Any
 import numpy as np
 
 from . import threads as _threads
-from ._arrays import Array
+from ._arrays import Array, as_matrices
 from .kernels import jit, parts
 from .pace import Pace
 
-__all__ = ["as_columns", "divided", "part_edges"]
+__all__ = ["over_elements", "over_rows", "part_edges"]
 
-# Parts of a column begin at a multiple of so many numbers.
+# Of an array whose elements are divided, each part but the last has a multiple of so many.
 QUANTUM = 64
 
 
-def as_columns(*arrays: Array) -> tuple[Array, ...]:
-    """Return C-contiguous arrays of any shape as columns, which can be divided anywhere."""
-    return tuple(array.reshape(-1, 1) for array in arrays)
+def over_elements(kernel: Any, *arrays: Array) -> None:
+    """Call an element-wise kernel for all of some arrays, on one thread or several.
+
+    Parameters
+    ----------
+    kernel : compiled kernel
+        Treats each element by itself.
+    *arrays : C-contiguous arrays of one size, at least 1
+        Of the types and in the order the kernel takes, of any shape.
+    """
+    _run(kernel, arrays, arrays[0].size, None, None)
+
+
+def over_rows(
+    kernel: Any, *arrays: Array, number: float | None = None, edges: tuple[int, ...] | None = None
+) -> list[float]:
+    """Call a kernel for all rows of some arrays, on one thread or several.
+
+    Parameters
+    ----------
+    kernel : compiled kernel
+        Treats each row by itself.
+    *arrays : C-contiguous arrays with the same number of rows, at least 1
+        As the kernel takes them.
+    number : float, optional
+        The kernel's last argument.
+    edges : tuple of int, optional
+        Where the parts begin, and where the last one ends; by default there is a part for each
+        thread.
+
+    Returns
+    -------
+    list of float
+        What the kernel returns for each part, if it returns numbers.
+    """
+    return _run(kernel, arrays, 0, number, edges)
 
 
 @functools.lru_cache(maxsize=64)  # takes a microsecond
@@ -40,37 +73,28 @@ def part_edges(rows: int, count: int, quantum: int = 1) -> tuple[int, ...]:
     return tuple(min(rows, groups * i // count * quantum) for i in range(count + 1))
 
 
-def divided(kernel: Any, *arrays: Array, number: float | None = None,
-            edges: tuple[int, ...] | None = None) -> list[float]:  # fmt: skip
-    """Call a kernel for all rows of some arrays, on one thread or several.
+def _run(
+    kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None,
+    edges: tuple[int, ...] | None,
+) -> list[float]:  # fmt: skip
+    """Call a kernel on as many threads as are allowed and seem quickest.
 
     Parameters
     ----------
-    kernel : compiled kernel
-        Treats each row by itself.
-    *arrays : C-contiguous arrays with the same number of rows
-        As the kernel takes them.
-    number : float, optional
-        The kernel's last argument.
-    edges : tuple of int, optional
-        Where the parts begin, and where the last one ends; by default, a part for each thread.
-
-    Returns
-    -------
-    list of float
-        What the kernel returns for each part, where it returns a number.
+    elements : int
+        How many there are, where these are divided; 0 where rows are.
     """
-    most = _threads.compiled_threads()
+    most = min(_threads.compiled_threads(), jit.MAX_THREADS)
     if most == 1 or not _threads.can_run_parallel():
-        return _on_one(kernel, arrays, number, edges)
+        return _on_one(kernel, arrays, elements, number, edges)
     if _threads.is_fixed():
-        return _on_threads(most, kernel, arrays, number, edges)
+        return _on_threads(most, kernel, arrays, elements, number, edges)
     first = arrays[0]
     key = kernel.__name__, first.dtype.char, first.size.bit_length(), most
     pace = _paces.get(key)
     if pace is None:
         # Now, so that no time to learn from has a compilation in it.
-        _load(kernel, arrays, number)
+        _load(kernel, arrays, elements, number)
         pace = _paces.setdefault(key, Pace(most, fixed=False))
     with _lock:  # several Python threads may learn from one another
         threads = pace.threads
@@ -78,9 +102,9 @@ def divided(kernel: Any, *arrays: Array, number: float | None = None,
         _load_shell()
     begin = time.perf_counter()
     if threads == 1:
-        results = _on_one(kernel, arrays, number, edges)
+        results = _on_one(kernel, arrays, elements, number, edges)
     else:
-        results = _on_threads(threads, kernel, arrays, number, edges)
+        results = _on_threads(threads, kernel, arrays, elements, number, edges)
     seconds = time.perf_counter() - begin
     with _lock:
         pace.learn(threads, seconds)
@@ -88,9 +112,12 @@ def divided(kernel: Any, *arrays: Array, number: float | None = None,
 
 
 def _on_one(
-    kernel: Any, arrays: tuple[Array, ...], number: float | None, edges: tuple[int, ...] | None
-) -> list[float]:
+    kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None,
+    edges: tuple[int, ...] | None,
+) -> list[float]:  # fmt: skip
     """Call the kernel for each part, one after the other."""
+    if elements:
+        arrays = as_matrices(*arrays)
     last = () if number is None else (number,)
     if edges is None:
         return [kernel(*arrays, *last)]
@@ -101,19 +128,23 @@ def _on_one(
 
 
 def _on_threads(
-    threads: int, kernel: Any, arrays: tuple[Array, ...], number: float | None,
+    threads: int, kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None,
     edges: tuple[int, ...] | None,
 ) -> list[float]:  # fmt: skip
     """Call the kernel's compiled code for each part, on several threads."""
-    rows = len(arrays[0])
+    rows = elements or len(arrays[0])  # an element is a row of one
     if edges is None:
-        edges = part_edges(rows, threads, QUANTUM if arrays[0].shape[1] == 1 else 1)
-    code, form = _load(kernel, arrays, number)
+        edges = part_edges(rows, threads, QUANTUM if elements else 1)
+    code, form = _load(kernel, arrays, elements, number)
     table = np.array([(_address(a), a.size // rows, a.itemsize) for a in arrays], np.int64)
     results = np.empty(len(edges) - 1)
-    with jit.on_threads(threads):
-        parts.run_parts(results, code, form, table, np.array(edges, np.int64), number or 0.0)
+    parts.run_parts(results, code, form, table, _as_array(edges), number or 0.0, threads)
     return results.tolist()
+
+
+@functools.lru_cache(maxsize=64)
+def _as_array(edges: tuple[int, ...]) -> Array:
+    return np.array(edges, np.int64)
 
 
 def _address(array: Array) -> int:
@@ -121,12 +152,14 @@ def _address(array: Array) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
 
 
-def _load(kernel: Any, arrays: tuple[Array, ...], number: float | None) -> tuple[int, int]:
+def _load(
+    kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None
+) -> tuple[int, int]:
     """Compile or load a kernel for arrays like these; returns its address and form."""
     key = kernel.__name__, arrays[0].dtype.char
     if key not in _codes:
-        last = () if number is None else (number,)
-        code = jit.address(kernel, *arrays, *last)
+        like = as_matrices(*arrays) if elements else arrays
+        code = jit.address(kernel, *like, *(() if number is None else (number,)))
         _codes[key] = code, parts.form_of(kernel.nopython_signatures[0])
     return _codes[key]
 
@@ -135,7 +168,7 @@ def _load(kernel: Any, arrays: tuple[Array, ...], number: float | None) -> tuple
 def _load_shell() -> None:
     """Compile or load the parallel shell."""
     nothing = np.empty(0, np.int64)
-    parts.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0)
+    parts.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0, 1)
 
 
 _lock = threading.Lock()

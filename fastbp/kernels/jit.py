@@ -42,6 +42,7 @@ __all__ = [
     "EXACT_FLAGS",
     "JIT_DISABLED",
     "KERNELS",
+    "MAX_THREADS",
     "NO_FLAGS",
     "SUM_FLAGS",
     "address",
@@ -74,6 +75,7 @@ EXACT_FLAGS = frozenset({"contract", "nsz"})
 NO_FLAGS: frozenset[str] = frozenset()
 
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
+MAX_THREADS = int(numba.config.NUMBA_NUM_THREADS)  # that Numba can have
 
 # The kernels of this folder: (compiled function, its signature with T for the floating point type,
 # the named tuples in it), in order of definition.
@@ -258,7 +260,7 @@ class on_threads:  # noqa: N801 - a `with` block, and a generator would take a m
     __slots__ = ("_before", "_n")
 
     def __init__(self, n: int) -> None:
-        self._n = min(n, numba.config.NUMBA_NUM_THREADS)
+        self._n = min(n, MAX_THREADS)
 
     def __enter__(self) -> None:
         self._before = numba.get_num_threads()

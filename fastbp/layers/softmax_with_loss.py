@@ -24,7 +24,7 @@ from ..kernels.softmax_loss import (
     softmax_loss_rows_backward,
     softmax_loss_rows_forward,
 )
-from ..parallel import divided, part_edges
+from ..parallel import over_rows, part_edges
 
 # Elements from which two threads are quicker: at 64 classes forward takes 71 us on one and 47 on
 # two, backward 16 and 18; with half as many 37 and 28, 8 and 13.
@@ -120,7 +120,7 @@ class SoftmaxWithLoss:
         else:
             loss = 0.0
             # One by one: `sum` adds in ways of its own since Python 3.12.
-            for part in divided(kernel, y, x, t, edges=_sections(N, x.size)):
+            for part in over_rows(kernel, y, x, t, edges=_sections(N, x.size)):
                 loss += part
         self.loss = loss / N
         if self.eps:
@@ -160,7 +160,7 @@ class SoftmaxWithLoss:
         if dx.size < PARALLEL_SIZE:
             kernel(dx, rows, t, scale)
         else:
-            divided(kernel, dx, rows, t, number=scale)
+            over_rows(kernel, dx, rows, t, number=scale)
         return dx if y.ndim == 2 else dx[0]
 
 
