@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import fastbp
+import fastbp.threads
 
 
 def train(seed, threads=2, steps=30, dtype=np.float32):
@@ -31,6 +32,25 @@ def train(seed, threads=2, steps=30, dtype=np.float32):
         for key in sorted(arrays):
             digest.update(arrays[key].tobytes())
     return digest.hexdigest()[:16]
+
+
+def use_layers(seed, threads=2):
+    """Call layers big enough to be divided, and return a digest of all the bits that come out."""
+    fastbp.threads._fixed = threads
+    rng = np.random.default_rng(seed)
+    x, t = rng.standard_normal((701, 400), np.float32), rng.integers(0, 400, 701)
+    digest = hashlib.sha256()
+    for _ in range(3):
+        loss = fastbp.SoftmaxWithLoss()
+        digest.update(np.float64(loss.forward(x, t)).tobytes())
+        digest.update(loss.backward().tobytes())
+        for layer in fastbp.Relu(), fastbp.Sigmoid():
+            digest.update(layer.forward(x).tobytes())
+            digest.update(layer.backward(x).tobytes())
+    return digest.hexdigest()[:16]
+
+
+WORK = {"train": train, "layers": use_layers}
 
 
 # --- threads -------------------------------------------------------------------------------------
@@ -53,6 +73,12 @@ def own_networks(steps):
     steps = int(steps)
     together = at_once(8, functools.partial(train, steps=steps))
     return [together, [train(seed, threads=1, steps=steps) for seed in range(8)]]
+
+
+def own_layers():
+    """Call layers in eight threads that start together; then one after the other."""
+    together = at_once(8, use_layers)
+    return [together, [use_layers(seed, threads=1) for seed in range(8)]]
 
 
 def one_network():
@@ -97,14 +123,15 @@ def _answer(pipe, function, *arguments):
     pipe.send(function(*arguments))
 
 
-def family(method):
+def family(method, what="train"):
     """Train in parallel, then in a child, in the child's child, and here again."""
-    return [train(0), *in_child(method, _child, method), train(0), train(0, threads=1)]
+    work = WORK[what]
+    return [work(0), *in_child(method, _child, method, work), work(0), work(0, threads=1)]
 
 
-def _child(method):
-    before = in_child(method, train, 0)  # while this process has not trained yet
-    return [before, train(0), in_child(method, train, 0)]
+def _child(method, work):
+    before = in_child(method, work, 0)  # while this process has not worked yet
+    return [before, work(0), in_child(method, work, 0)]
 
 
 def preloaded():
@@ -113,26 +140,27 @@ def preloaded():
     return family("forkserver")
 
 
-def fork_of_a_thread_that_trains():
-    """Fork while other threads train."""
-    train(0)  # what a thread imports just now no child could ever import
+def fork_of_a_thread_that_works(what):
+    """Fork while other threads train, or call layers."""
+    do = WORK[what]
+    do(0)  # what a thread imports just now no child could ever import
     stop = threading.Event()
     done = []
 
     def work(i):
         while not stop.is_set():
-            done.append((i, train(i)))
+            done.append((i, do(i)))
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
     for worker in workers:
         worker.start()
     try:
-        children = [in_child("fork", train, seed) for seed in range(6)]
+        children = [in_child("fork", do, seed) for seed in range(6)]
     finally:
         stop.set()
         for worker in workers:
             worker.join()
-    right = [train(seed, threads=1) for seed in range(6)]
+    right = [do(seed, threads=1) for seed in range(6)]
     return [children, right, [seed for seed, bits in done if bits != right[seed]]]
 
 
@@ -185,14 +213,14 @@ def threads_of_somebody_else():
 # --- threading layers ----------------------------------------------------------------------------
 
 
-def layer():
+def layer(what="train"):
     """Train in four threads at once, with whatever threads Numba was told to take."""
     from fastbp.kernels import jit
 
     return [
         [jit.threading_layer(), jit.has_fast_threads()],
-        at_once(4, train),
-        [train(seed, threads=1) for seed in range(4)],
+        at_once(4, WORK[what]),
+        [WORK[what](seed, threads=1) for seed in range(4)],
     ]
 
 

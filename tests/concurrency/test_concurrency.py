@@ -31,6 +31,12 @@ def test_eight_threads_train_their_own_networks():
     assert len(set(alone)) == 8
 
 
+def test_eight_threads_call_big_layers():
+    together, alone = play("own_layers")
+    assert together == alone
+    assert len(set(alone)) == 8
+
+
 def test_eight_threads_ask_one_network():
     together, alone = play("one_network")
     assert together == alone
@@ -46,6 +52,13 @@ def test_children_and_their_children_train_after_a_parallel_run(method):
     assert len(set(bits)) == 1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_children_and_their_children_call_big_layers_after_a_parallel_run(method):
+    bits = play("family", method, "layers")
+    assert len(bits) == 6
+    assert len(set(bits)) == 1
+
+
 @pytest.mark.skipif("forkserver" not in METHODS, reason="needs forkserver")
 def test_children_of_a_server_that_has_loaded_fastbp_train():
     bits = play("preloaded")
@@ -54,8 +67,9 @@ def test_children_of_a_server_that_has_loaded_fastbp_train():
 
 
 @needs_fork
-def test_a_fork_while_other_threads_train():
-    children, right, wrong = play("fork_of_a_thread_that_trains")
+@pytest.mark.parametrize("what", ["train", "layers"])
+def test_a_fork_while_other_threads_work(what):
+    children, right, wrong = play("fork_of_a_thread_that_works", what)
     assert children == right
     assert wrong == []
 
@@ -105,8 +119,9 @@ def test_tbb_is_taken_where_it_is():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_any_threading_layer_trains_in_several_threads_at_once(name):
-    (layer, fast), together, alone = play("layer", NUMBA_THREADING_LAYER=name)
+@pytest.mark.parametrize("what", ["train", "layers"])
+def test_any_threading_layer_serves_several_threads_at_once(what, name):
+    (layer, fast), together, alone = play("layer", what, NUMBA_THREADING_LAYER=name)
     assert layer in LAYERS[name]
     assert fast == (layer in ("tbb", "omp"))
     assert together == alone

@@ -430,7 +430,8 @@ import sys, warnings
 import scipy.sparse
 sys.path.insert(0, TESTS)
 from odd_arrays import LAYOUTS, MATRIX_LAYOUTS
-from fastbp import functions, layers, optimizer, network
+from fastbp import functions, layers, optimizer, network, parallel
+from fastbp.kernels import relu
 
 TYPES = "f2", "f4", "f8", ">f4", ">f8", "i1", "u8", ">i2", "?"
 x = np.random.default_rng(0).uniform(0, 3, (4, 6))
@@ -486,6 +487,9 @@ for T in np.float32, np.float64:
     many = np.arange(300) % 4
     net.gradient(x[many], labels[many])
     net.predict(x[many])
+    out, mask, y = np.empty((4, 6), T), np.empty((4, 6), np.bool_), x.astype(T)
+    parallel._on_threads(jit.MAX_THREADS, relu.relu_forward, (out, mask, y), 24, None, None)
+    assert (out == y).all()
 print(json.dumps(compiled()))
 """
 )
@@ -510,7 +514,8 @@ def test_compile_all_compiles_the_declared_signatures_and_no_others(everything):
 def test_compile_all_names_each_kernel_with_both_types(everything):
     kernels = [name.removesuffix(" parallel") for name in everything["compiled"]]
     names = [f"{name} {T}" for name in kernels for T in ("float32", "float64")]
-    for name in "first_outside", "count_segments":  # of integers: the same for both types
+    # Of integers, or of addresses: the same for both types.
+    for name in "first_outside", "count_segments", "run_parts":
         names.remove(f"{name} float32")
     assert sorted(everything["ready"]) == sorted(names)
 

@@ -22,6 +22,7 @@ from fastbp.kernels import (
     jit,
     numerical,
     panels,
+    parts,
     relu,
     scan,
     sigmoid,
@@ -289,7 +290,7 @@ def test_a_kernel_writes_nothing_beside_its_arrays(name, shape, dtype):
 def test_every_kernel_is_in_the_table():
     for module in pkgutil.iter_modules(fastbp.kernels.__path__):
         importlib.import_module(f"fastbp.kernels.{module.name}")
-    files = scan, numerical, gemm, panels, sparse, step
+    files = scan, numerical, gemm, panels, parts, sparse, step
     elsewhere = {m.__name__ for m in files}  # in test files of their own
     names = {kernel.__name__ for kernel, *_ in jit.KERNELS if kernel.__module__ not in elsewhere}
     assert names == set(CALLS)
