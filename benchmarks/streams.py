@@ -104,18 +104,18 @@ def _copy_in_halves(out: Any, x: Any) -> None:
             target[i] = source[i]
 
 
-def big_cases(million: int = 1000) -> dict[str, dict[str, Call]]:
+def big_cases(side: int = 1000) -> dict[str, dict[str, Call]]:
     """Return calls of fastbp's, and of copies of their input on one thread and on two.
 
     Parameters
     ----------
-    million : int
-        The square root of the numbers in a layer; the softmax has four times as many rows.
+    side : int
+        The rows and columns of a layer's input; the softmax has four times as many rows.
     """
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(million, million)).astype(np.float32)
-    logits = rng.normal(size=(4096 * million // 1000, million)).astype(np.float32)
-    t = rng.integers(0, million, len(logits))
+    x = rng.normal(size=(side, side)).astype(np.float32)
+    logits = rng.normal(size=(4096 * side // 1000, side)).astype(np.float32)
+    t = rng.integers(0, side, len(logits))
     relu, sigmoid, loss = layers.Relu(), layers.Sigmoid(), layers.SoftmaxWithLoss()
 
     def forward_and_backward() -> None:
@@ -160,11 +160,11 @@ def on_threads(call: Call, n: int) -> Call:
     return told
 
 
-def measure_big(rounds: int, million: int = 1000) -> Iterator[tuple[str, int, float, float]]:
+def measure_big(rounds: int) -> Iterator[tuple[str, int, float, float]]:
     """Yield name, threads, and the median microseconds of a copy and of fastbp's."""
     before, numbers = threads._fixed, range(1, min(2, threads.available_cpus()) + 1)
     try:
-        for name, calls in big_cases(million).items():
+        for name, calls in big_cases().items():
             timed = {
                 (what, n): call
                 for n in numbers

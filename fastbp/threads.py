@@ -33,9 +33,9 @@ def set_num_threads(n: int) -> None:
     such control and keeps choosing by itself.
 
     What the compiled loop computes (:func:`fastbp.fit` of fastbp's networks, and their ``gradient``
-    from 16 examples on) has the same bits on any number of threads.  A BLAS may add in another
-    order on another number of threads: results of single layers, and of networks that go layer by
-    layer, can then differ in the last bits.
+    from 16 examples on) has the same bits on any number of threads, and so have activations and
+    losses.  A BLAS may add in another order on another number of threads: results of affine
+    layers, and of networks that go layer by layer, can then differ in the last bits.
 
     Parameters
     ----------

@@ -36,6 +36,7 @@ KERNELS = " ".join(
 )
 LOOP = "kernels/test_step.py test_engine.py"
 DIFFERENCES = "test_differences.py"
+PARALLEL = "test_parallel.py"
 
 BUGS = [
     # --- kernels ---------------------------------------------------------------------------------
@@ -182,8 +183,8 @@ BUGS = [
     Bug(
         "the gradient of probabilities does not scale y by their sum",
         "kernels/softmax_loss.py",
-        "(y[n, c] * weight - t[n, c]) * scale",
-        "(y[n, c] - t[n, c]) * scale * weight * weight",
+        "(y[n, c] * weight - t[n, c]) * factor",
+        "(y[n, c] - t[n, c]) * factor * weight * weight",
         f"{LAYERS} {KERNELS}",
     ),
     Bug(
@@ -347,22 +348,22 @@ BUGS = [
     Bug(
         "the loss is a sum, not a mean",
         "layers/softmax_with_loss.py",
-        "self.loss = kernel(y, x, t) / N",
-        "self.loss = kernel(y, x, t)",
+        "self.loss = loss / N",
+        "self.loss = loss",
         LAYERS,
     ),
     Bug(
         "the gradient is a sum, not a mean",
         "layers/softmax_with_loss.py",
-        "y.dtype.type(dout / rows.shape[0])",
-        "y.dtype.type(dout)",
+        "float(dout / rows.shape[0])",
+        "float(dout)",
         LAYERS,
     ),
     Bug(
         "backward ignores dout of the loss",
         "layers/softmax_with_loss.py",
-        "y.dtype.type(dout / rows.shape[0])",
-        "y.dtype.type(1 / rows.shape[0])",
+        "float(dout / rows.shape[0])",
+        "float(1 / rows.shape[0])",
         LAYERS,
     ),
     Bug(
@@ -413,6 +414,43 @@ BUGS = [
         'if kind in "iub":',
         'if kind in "iubc":',
         LAYERS,
+    ),
+    # --- layers on several threads ---------------------------------------------------------------
+    Bug(
+        "threads: the rows behind the last whole part are left out",
+        "parallel.py",
+        "groups = -(-rows // quantum)",
+        "groups = rows // quantum",
+        PARALLEL,
+    ),
+    Bug(
+        "threads: each part is the first rows",
+        "kernels/parts.py",
+        "    place = builder.add(place, builder.mul(start, step))\n",
+        "",
+        PARALLEL,
+    ),
+    Bug(
+        "threads: the loss is cut by the number of threads",
+        "layers/softmax_with_loss.py",
+        "over_rows(kernel, y, x, t, edges=_sections(N, x.size))",
+        "over_rows(kernel, y, x, t)",
+        PARALLEL,
+    ),
+    Bug(
+        "threads: layers do not ask how many the user allows",
+        "parallel.py",
+        "most = min(_threads.compiled_threads(), jit.MAX_THREADS)",
+        "most = jit.MAX_THREADS",
+        PARALLEL,
+    ),
+    Bug(
+        "threads: a forked child starts some",
+        "threads.py",
+        "return not _forked and _has_fast_threads()",
+        "return _has_fast_threads()",
+        "concurrency/test_concurrency.py"
+        "::test_children_and_their_children_call_big_layers_after_a_parallel_run",
     ),
     # --- functions, gradients, networks ----------------------------------------------------------
     Bug(

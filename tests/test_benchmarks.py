@@ -56,6 +56,32 @@ def test_streams_are_as_long_as_the_layers_arrays(capsys):
         assert float(faster) > 0 < float(most)
 
 
+def test_big_streams_are_copies_of_the_layers_inputs(monkeypatch, capsys):
+    found = streams.big_cases(30)
+    assert len(found) == 5
+    for calls in found.values():
+        assert calls.keys() == {"fastbp", "copy on 1", "copy on 2"}
+    for n in (1, 2, 7):
+        x, out = np.arange(float(n)), np.empty(n)
+        streams._copy_in_halves(out, x)
+        np.testing.assert_array_equal(out, x)
+    before = streams.threads._fixed
+    told = []
+    streams.on_threads(lambda: told.append(streams.threads._fixed), 2)()
+    assert told == [2]
+    monkeypatch.setattr(streams.threads, "_fixed", before)
+    cases = streams.big_cases
+    monkeypatch.setattr(streams, "big_cases", lambda: cases(30))
+    assert streams.main(["--big", "--rounds", "2"]) == 0
+    assert streams.threads._fixed == before
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 5 * min(2, streams.threads.available_cpus())
+    for line in lines[2:]:
+        *_, n, copy, ours, ratio = line.replace("x", " ").split()
+        assert int(n) in (1, 2)
+        assert min(map(float, (copy, ours, ratio))) >= 0
+
+
 @pytest.mark.parametrize("option", ["--rows", "--columns", "--rounds"])
 def test_streams_of_nothing_are_refused(option, capsys):
     with pytest.raises(SystemExit) as exit_:

@@ -204,6 +204,7 @@ LAZY = {
     "fastbp.history": {"fastbp.plot"},
     "fastbp.plot": {"matplotlib"},
     "fastbp.report": {"tqdm"},
+    "fastbp.threads": {"fastbp.kernels.jit"},
 }
 
 
