@@ -449,8 +449,7 @@ BUGS = [
         "threads.py",
         "return not _forked and _has_fast_threads()",
         "return _has_fast_threads()",
-        "concurrency/test_concurrency.py"
-        "::test_children_and_their_children_call_big_layers_after_a_parallel_run",
+        PARALLEL,
     ),
     # --- functions, gradients, networks ----------------------------------------------------------
     Bug(

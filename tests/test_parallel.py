@@ -1,6 +1,7 @@
 """Layers on several threads: the bits of one thread, and threads only where they may run."""
 
 import itertools
+import os
 
 import numba
 import numpy as np
@@ -343,6 +344,24 @@ ONE = "fastbp.set_num_threads(1)"
 )  # fmt: skip
 def test_threads_start_only_where_they_may(first, variables, expected):
     assert run("-c", BIG.format(first=first), **variables) == expected
+
+
+FORK = """
+import json
+import os
+from fastbp import threads
+before = threads.can_run_parallel()
+child = os.fork()
+if not child:
+    os._exit(int(threads.can_run_parallel()))
+print(json.dumps([before, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]))
+"""
+
+
+@needs_two
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_starts_no_threads():
+    assert run("-W", "ignore::DeprecationWarning", "-c", FORK) == [True, 0]
 
 
 @needs_two

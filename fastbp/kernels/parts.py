@@ -13,10 +13,9 @@ import itertools
 from typing import Any
 
 from llvmlite import ir
-from numba import get_num_threads, set_num_threads
 from numba.core import cgutils, types
 
-from .jit import intrinsic, kernel, prange
+from .jit import get_num_threads, intrinsic, kernel, prange, set_num_threads
 from .simd import constant, data_pointer
 
 # What kernels take and return: the axes of their arrays, whether a float64 follows, whether one
@@ -127,7 +126,7 @@ def run_parts(
     number : float - the kernel's last argument, if its form has one
     threads : int - from 1 to the number Numba has
     """
-    before = get_num_threads()  # here it is a read; from Python this and the setting take 1 us
+    before = get_num_threads()  # from Python this and the setting would take 1 us
     set_num_threads(threads)
     for i in prange(results.size):
         results[i] = _call(code, form, arrays, edges[i], edges[i + 1], number)
