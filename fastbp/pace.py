@@ -29,11 +29,15 @@ class Pace:
         Always use ``most``.
     guess : float
         Seconds that a batch may take, until one was timed.
+    share : float
+        The most of all time that trials may take, where each call is one batch; 1 for any.  Short
+        calls need it: beside busy cores two threads can take a hundred times as long as one.
     """
 
-    def __init__(self, most: int, fixed: bool, guess: float = 0.0) -> None:
+    def __init__(self, most: int, fixed: bool, guess: float = 0.0, share: float = 1.0) -> None:
         self.most = most
         self._guess = guess
+        self._share = share
         self._seconds: dict[int, float] = {}  # a batch takes, by number of threads
         self._candidates = [most] if fixed or most == 1 else [1, most]
         self._wait = FIRST_WAIT
@@ -68,16 +72,24 @@ class Pace:
             It took for each batch.
         """
         before = self._seconds.get(threads)
+        steady = False
         if before is not None and abs(seconds / before - 1) < 0.5:
-            seconds = 0.7 * before + 0.3 * seconds
+            seconds, steady = 0.7 * before + 0.3 * seconds, True
         # A change by half is believed at once: another program has begun to use a core, or ended.
         self._seconds[threads] = seconds
         if self._trial is not None:
             lost = self.most + 1 - self._trial  # what ran before the trial
             won = seconds < self._seconds[lost]
             self._wait = FIRST_WAIT if won else min(LONGEST_WAIT, 2 * self._wait)
-            self._trial, self._until_trial = None, self._wait
+            self._trial, self._until_trial = None, max(self._wait, self._calls_a_trial())
         elif len(self._seconds) == 2:
             self._until_trial -= 1
+            if not steady:
+                self._until_trial = max(self._until_trial, self._calls_a_trial())
             if self._until_trial <= 0:
                 self._trial = self.most + 1 - self.threads
+
+    def _calls_a_trial(self) -> int:
+        """Return how many calls a trial needs between, to take its share of time and no more."""
+        quick, slow = sorted(self._seconds.values())
+        return int(slow / (quick * self._share)) if self._share < 1 else 0

@@ -23,6 +23,8 @@ __all__ = ["over_elements", "over_rows", "part_edges"]
 
 # Of an array whose elements are divided, each part but the last has a multiple of so many.
 QUANTUM = 64
+# Of the time of all calls, trials of the number of threads that was slower take so much at most.
+TRIALS_SHARE = 0.05
 
 
 def over_elements(kernel: Any, *arrays: Array) -> None:
@@ -95,7 +97,7 @@ def _run(
     if pace is None:
         # Now, so that no time to learn from has a compilation in it.
         _load(kernel, arrays, elements, number)
-        pace = _paces.setdefault(key, Pace(most, fixed=False))
+        pace = _paces.setdefault(key, Pace(most, fixed=False, share=TRIALS_SHARE))
     with _lock:  # several Python threads may learn from one another
         threads = pace.threads
     if threads > 1:

@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from fastbp.pace import CALL_BATCHES, CALL_SECONDS, FIRST_WAIT, LONGEST_WAIT, TRIAL_BATCHES, Pace
 
 
@@ -60,6 +62,26 @@ def test_trials_that_lose_become_rarer():
     assert gaps == sorted(gaps)
     assert gaps[0] > FIRST_WAIT
     assert gaps[-1] <= LONGEST_WAIT + 1
+
+
+@pytest.mark.parametrize("slow", [1e-3, 1e-2, 1e-1])
+def test_trials_take_no_more_than_their_share(slow):
+    pace = Pace(2, fixed=False, share=0.05)
+    seconds = {1: 1e-4, 2: slow}
+    used = ran(pace, seconds, 100_000)
+    assert used.count(2) > 2
+    assert used[2:].count(2) * slow <= 0.05 * len(used) * seconds[1]
+
+
+def test_a_core_that_is_busy_now_and_then_costs_a_share_too():
+    pace = Pace(2, fixed=False, share=0.05)
+    spent = 0.0
+    for i in range(100_000):
+        n = pace.threads
+        seconds = {1: 1e-4, 2: 1e-2 if i % 7 else 5e-5}[n]
+        spent += seconds
+        pace.learn(n, seconds)
+    assert spent <= 1.2 * 100_000 * 1e-4
 
 
 def test_a_trial_is_short():
