@@ -292,6 +292,17 @@ def test_results_are_arrays_of_their_own(on):
 
 
 @needs_two
+def test_a_result_may_be_made_read_only(on):
+    x = numbers(SIGMOID_SIZE, np.float32)
+    found = []
+    for n in (1, 2):
+        layer = layers.Sigmoid()
+        on(n, lambda layer=layer: layer.forward(x)).flags.writeable = False
+        found.append(bits(layer.out, on(n, lambda layer=layer: layer.backward(x))))
+    assert found[0] == found[1]
+
+
+@needs_two
 def test_the_quicker_number_of_threads_is_found_by_trying(on, shells):
     x = numbers(RELU_SIZE, np.float32)
     expected = on(1, lambda: bits(functions.relu(x)))
