@@ -17,8 +17,9 @@ from .jit import kernel, part, scalar_part
 from .rows import row_max, row_sum
 from .simd import row_of, view
 
-# Elements a block: 16 kB of float64, half of a first-level cache.
-BLOCK = 2048
+# Elements a block: with its logits 24 kB of float64, of a cache of 32.  Two rows of 1000
+# classes at once take 6 % longer than one in float32, 10 % in float64; of up to 500 nothing more.
+BLOCK = 1536
 F32_ONE = np.float32(1)
 
 
