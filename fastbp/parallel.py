@@ -16,7 +16,7 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array, as_matrices
-from .kernels import jit, parts
+from .kernels import jit, shell
 from .pace import Pace
 
 __all__ = ["over_elements", "over_rows", "part_edges"]
@@ -140,7 +140,7 @@ def _on_threads(
     code, form = _load(kernel, arrays, elements, number)
     table = np.array([(_address(a), a.size // rows, a.itemsize) for a in arrays], np.int64)
     results = np.empty(len(edges) - 1)
-    parts.run_parts(results, code, form, table, _as_array(edges), number or 0.0, threads)
+    shell.run_parts(results, code, form, table, _as_array(edges), number or 0.0, threads)
     return results.tolist()
 
 
@@ -164,7 +164,7 @@ def _load(
     if key not in _codes:
         like = as_matrices(*arrays) if elements else arrays
         code = jit.address(kernel, *like, *(() if number is None else (number,)))
-        _codes[key] = code, parts.form_of(kernel.nopython_signatures[0])
+        _codes[key] = code, shell.form_of(kernel.nopython_signatures[0])
     return _codes[key]
 
 
@@ -172,7 +172,7 @@ def _load(
 def _load_shell() -> None:
     """Compile or load the parallel shell."""
     nothing = np.empty(0, np.int64)
-    parts.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0, 1)
+    shell.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0, 1)
 
 
 _lock = threading.Lock()

@@ -425,7 +425,7 @@ BUGS = [
     ),
     Bug(
         "threads: each part is the first rows",
-        "kernels/parts.py",
+        "kernels/shell.py",
         "    place = builder.add(place, builder.mul(start, step))\n",
         "",
         PARALLEL,

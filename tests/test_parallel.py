@@ -13,7 +13,7 @@ from numba.core.registry import cpu_target
 
 from fastbp import functions, layers, parallel, reference
 from fastbp import threads as setting
-from fastbp.kernels import jit, parts, relu, sigmoid, softmax_loss
+from fastbp.kernels import jit, relu, shell, sigmoid, softmax_loss
 from fastbp.layers import softmax_with_loss
 from fastbp.layers.relu import PARALLEL_SIZE as RELU_SIZE
 from fastbp.layers.sigmoid import PARALLEL_SIZE as SIGMOID_SIZE
@@ -54,13 +54,13 @@ def on(monkeypatch):
 @pytest.fixture
 def shells(monkeypatch):
     """Count the calls of the parallel shell: a list of their numbers of threads."""
-    calls, shell = [], parts.run_parts
+    calls, run_parts = [], shell.run_parts
 
     def counted(*arguments):
         calls.append(arguments[-1])
-        shell(*arguments)
+        run_parts(*arguments)
 
-    monkeypatch.setattr(parts, "run_parts", counted)
+    monkeypatch.setattr(shell, "run_parts", counted)
     return calls
 
 
@@ -164,7 +164,7 @@ def test_a_kernel_takes_as_many_words_as_its_form_has(name, dtype):
     kernel = KERNELS[name]
     kernel(*outputs, *inputs, *last)
     for signature in kernel.nopython_signatures:
-        axes, takes, gives = parts.FORMS[parts.form_of(signature)]
+        axes, takes, gives = shell.FORMS[shell.form_of(signature)]
         function = cpu_target.target_context.call_conv.get_function_type(
             signature.return_type, signature.args
         )
@@ -187,7 +187,7 @@ def test_a_kernel_takes_as_many_words_as_its_form_has(name, dtype):
 )
 def test_a_kernel_of_no_form_is_refused(signature):
     with pytest.raises(ValueError, match="no form for a kernel with the signature"):
-        parts.form_of(numba.core.sigutils._parse_signature_string(signature))
+        shell.form_of(numba.core.sigutils._parse_signature_string(signature))
 
 
 # --- layers --------------------------------------------------------------------------------------
