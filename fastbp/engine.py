@@ -15,7 +15,7 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array, as_kernel_array
-from .kernels import gemm, jit, step, tables
+from .kernels import gemm, jit, sparse_layer, step, tables
 from .kernels.panels import note_addresses
 from .pace import Pace
 from .plan import Plan
@@ -123,6 +123,8 @@ class Engine:
         net = self._nets.get(key)
         if net is None:
             net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
+            if data.source == tables.SPARSE:
+                net = net._replace(sparse=_address_of_sparse(net, data, rule))
             self._nets[key] = net
         return net, _load(self._pace(kind, data, batch).threads > 1, net, data, rule)
 
@@ -230,21 +232,23 @@ def _int64(numbers: Array) -> Array:
 
 def _address_of_tile(buffer: Array) -> int:
     """Compile or load the tile for a type; returns where its code begins."""
-    dtype, matrix, one = buffer.dtype.char, (buffer, 0, 0), buffer.dtype.type(1)
-    if dtype not in _tiles:
-        _tiles[dtype] = jit.address(
-            gemm.tile, 0, *matrix, 0, 0, *matrix, 0, 0, *matrix, one, one, 0, 0, 0
-        )  # fmt: skip
-    return _tiles[dtype]
+    matrix, one = (buffer, 0, 0), buffer.dtype.type(1)
+    arguments = 0, *matrix, 0, 0, *matrix, 0, 0, *matrix, one, one, 0, 0, 0
+    return _address(gemm.tile, buffer, *arguments)
+
+
+def _address_of_sparse(net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
+    """Compile or load the work on sparse inputs for a type; returns where its code begins."""
+    rows, numbers = np.zeros(0, np.int64), (0,) * 10
+    return _address(sparse_layer.operate_sparse, net.buffer, net, data, rule, rows, *numbers)
 
 
 def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
     """Compile or load the loop for a type; returns the address of its body."""
     dtype = net.buffer.dtype.char
     rows = np.zeros(0, np.int64)
-    if dtype not in _regions:
-        _regions[dtype] = jit.address(step.region, net, data, rule, rows, 0, 0, 0, 0, 0, 0, 0)
-    code = _regions[dtype]
+    numbers = (0,) * 7
+    code = _address(step.region, net.buffer, net, data, rule, rows, *numbers)
     if (dtype, parallel) not in _shells:
         no_batches = net, data, rule, rows, np.zeros(1, np.int64), code, 1
         shell = step.run_parallel if parallel else step.run
@@ -253,8 +257,14 @@ def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule)
     return code
 
 
-# What is loaded: the addresses of the tile and of the loop's body, and its shells, serial and
-# parallel.
-_tiles: dict[str, int] = {}
-_regions: dict[str, int] = {}
+def _address(kernel: Any, buffer: Array, *arguments: Any) -> int:
+    """Compile or load a kernel for a type; returns where its code begins."""
+    key = kernel, buffer.dtype.char
+    if key not in _addresses:
+        _addresses[key] = jit.address(kernel, *arguments)
+    return _addresses[key]
+
+
+# What is loaded: addresses of kernels, and the loop's shells, serial and parallel.
+_addresses: dict[tuple[Any, str], int] = {}
 _shells: set[tuple[str, bool]] = set()

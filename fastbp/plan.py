@@ -169,7 +169,8 @@ class Plan:
                 [self.parameters, zeros, scratch, self._scratch, other_half, masks, turned],
                 np.int64,
             ),
-            0,  # the address of the tile, known once that is compiled
+            tile=0,  # these addresses are known once there is compiled code
+            sparse=0,
         )
 
     @property

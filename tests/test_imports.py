@@ -303,9 +303,7 @@ def test_imports_inside_functions_are_on_the_list(module):
 
 
 # Those that write vector instructions themselves name Numba's types and LLVM's.
-INTRINSICS = {
-    f"fastbp.kernels.{name}" for name in ("simd", "rows", "gemm", "step", "sparse", "parts")
-}
+INTRINSICS = {f"fastbp.kernels.{name}" for name in ("simd", "rows", "gemm", "sparse", "shell")}
 VOCABULARY = {
     "llvmlite.binding",
     "llvmlite.ir",
@@ -321,6 +319,8 @@ CACHED = {
     "numba.core.compiler.CompileResult",
     "numba.core.serialize.dumps",
 }
+# How far parts are compiled.
+LINKED = {"numba.core.codegen.JITCodeLibrary", "numba.core.compiler.Compiler"}
 
 
 def compilers(module):
@@ -346,6 +346,8 @@ def test_only_the_compile_policy_imports_numbas_decorators(module):
         assert "numba" in found
     elif module == "fastbp.kernels.cache":
         assert found <= CACHED
+    elif module == "fastbp.kernels.parts":
+        assert found <= LINKED
     else:
         assert found == set()
 
@@ -371,6 +373,8 @@ def test_kernels_import_numpy_numba_and_each_other(module):
     allowed = {"numba", "fastbp._interrupt"} if module == "fastbp.kernels.jit" else set()
     if module == "fastbp.kernels.cache":
         allowed = {"fastbp", "fastbp._folders", "numba", "llvmlite"}
+    if module == "fastbp.kernels.parts":
+        allowed = {"numba"}
     if module in INTRINSICS:
         allowed = {"numba", "llvmlite"}
     assert foreign <= {"numpy"} | allowed

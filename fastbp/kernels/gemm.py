@@ -306,9 +306,8 @@ def tile_at(
     It is most of what there is to compile, and would be compiled again in each of its callers, and
     in each of theirs.
     """
-    n = types.intp
-    inputs = (n, C, n, n, n, n, B, n, n, n, n, C0, n, n, C.dtype, C.dtype, n, n, n)
-    return types.none(n, *inputs), simd.call_at(inputs)
+    return simd.call_at(code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row,
+                        C.dtype, C.dtype, ahead, ahead_too, ahead_step)  # fmt: skip
 
 
 def _tile_in_numpy(

@@ -37,6 +37,7 @@ from numba.np.ufunc import parallel as _pool
 
 from .._interrupt import Answered
 from .cache import KernelCache, cache_folder
+from .parts import PartCompiler
 
 __all__ = [
     "EXACT_FLAGS",
@@ -91,6 +92,7 @@ def kernel(
     flags: frozenset[str] = SUM_FLAGS,
     tuples: tuple[type, ...] = (),
     parallel: bool = False,
+    by_address: bool = False,
 ) -> Callable[[Function], Function]:
     """Compile a function on its first call, for float32 and float64 arrays.
 
@@ -105,6 +107,9 @@ def kernel(
     parallel : bool
         Whether ``prange`` loops run on several threads.  Such a function is slow to compile: keep
         it a thin shell around serial parts.
+    by_address : bool
+        Whether compiled code alone calls it, at its ``address``: the entry from Python, which takes
+        every field of a tuple apart, is left out.
 
     Returns
     -------
@@ -114,6 +119,8 @@ def kernel(
 
     def decorate(function: Function) -> Function:
         options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
+        if not JIT_DISABLED:  # without an entry from C, where nobody is
+            options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": by_address}
         compiled = numba.njit(function, parallel=parallel, **options)
         # The cache knows the sources of this folder only; what stands elsewhere is compiled anew.
         if not JIT_DISABLED and function.__module__.startswith(f"{__package__}."):
@@ -149,15 +156,14 @@ event.register("numba:compile", _Compilations())
 
 def part(function: Callable[..., Any]) -> Any:
     """Compile a piece that several kernels share; LLVM inlines it into each of them."""
-    # No entry points from Python and C: nobody calls a piece, and each would take compile time.
-    wrappers = {} if JIT_DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(
-        function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS), **wrappers
-    )
+    options: dict[str, Any] = {"pipeline_class": PartCompiler}
+    if not JIT_DISABLED:  # no entry points from Python and C, and no machine code: nobody calls it
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS), **options)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a piece as part of its only caller: by itself it would be compiled once more."""
+    """Compile a piece as part of its callers: as one of its own it would be called, not inlined."""
     return numba.njit(function, inline="always")
 
 

@@ -199,11 +199,9 @@ def _lent(builder: Any, kind: Any, value: Any) -> Any:
     return value
 
 
-def call_at(inputs: tuple[Any, ...]) -> Any:
-    """Return what writes a call of compiled code at an address, the first argument.
-
-    The caller keeps its arrays for as long as the call takes.
-    """
+def call_at(*given: Any) -> Any:
+    """Return types and writer of a call at an address; the caller keeps its arrays meanwhile."""
+    inputs = tuple(types.intp if isinstance(kind, types.Integer) else kind for kind in given)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = context.call_conv.get_function_type(types.none, inputs)
@@ -214,7 +212,7 @@ def call_at(inputs: tuple[Any, ...]) -> Any:
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
-    return generate
+    return types.none(types.intp, *inputs), generate
 
 
 def _flat_array(context: Any, builder: Any, flat: Any, pointer: Any, size: Any) -> Any:

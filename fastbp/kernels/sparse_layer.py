@@ -6,9 +6,9 @@ from typing import Any
 
 from .backward import apply_rule
 from .forward import activate
-from .jit import part
+from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .panels import deliver_weights
-from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
+from .simd import MASK_BITS, address_of, call_at, prefetch, row_of, transpose_bits, view
 from .sparse import add_column, add_to_rows, compress_segment, sum_rows
 from .tables import (
     ACTIVATION,
@@ -16,9 +16,11 @@ from .tables import (
     CODE,
     COLUMN,
     COLUMN_ROWS,
+    COMPRESS,
     DZ,
     EXAMPLES_AHEAD,
     FIRST,
+    FORWARD,
     H_ROW,
     INPUTS,
     KEEP,
@@ -33,11 +35,30 @@ from .tables import (
     SCRATCH_SIZE,
     SGD,
     START,
+    STEP,
+    TUPLES,
     UPDATE,
     WIDTH,
     ZEROS,
     H,
 )
+
+
+def _operate_sparse(
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, n0: int, n1: int, r0: int,
+    r1: int, half: int, thread: int, step: int, what: int,
+) -> None:  # fmt: skip
+    """Do one thread's share of one operation: rows n0 to n1, ranges r0 to r1 of the inputs.
+
+    A kernel of its own, compiled for those who have such inputs: it takes half as long as the loop.
+    """
+    if what == COMPRESS:
+        if data.x.size:
+            compress_batch(net, data, rows, begin, n0, n1, r0, r1)
+    elif what == FORWARD:
+        forward_sparse(net, data, rows, begin, n0, n1, r0, r1)
+    else:
+        update_sparse(net, data, rule, rows, begin, B, half, thread, step)
 
 
 @part
@@ -103,14 +124,13 @@ def compress_batch(
 
 @part
 def update_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, l: int, half: int,
-    thread: int, step: int,
+    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, half: int, thread: int, step: int
 ) -> None:  # fmt: skip
     """Gradient of the rows of W, the first, in one half of the inputs, and the step along it.
 
     The examples of the next batch are prefetched meanwhile, in the first range.
     """
-    buffer, state, layer = net.buffer, net.state, row_of(net.layers, l)
+    buffer, state, layer = net.buffer, net.state, row_of(net.layers, 0)
     T = buffer.dtype.type
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
     ranges = (data.edges.size - 1) // 2
@@ -150,7 +170,7 @@ def update_sparse(
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, scratch, size, rule.decay, step)
             if rule.kind == KEEP and data.grads.size:
-                deliver_weights(net, data, l, p, data.edges[r], data.edges[r + 1])
+                deliver_weights(net, data, 0, p, data.edges[r], data.edges[r + 1])
 
 
 @part
@@ -280,3 +300,26 @@ def prefetch_segments(data: Any, first: int, last: int, masks: int) -> None:
         prefetch(address_of(data.columns, p))
     for p in range(start, stop, LINE // data.values.itemsize):
         prefetch(address_of(data.values, p))
+
+
+operate_sparse = kernel(STEP + "int64," * 9 + "int64", tuples=TUPLES, by_address=True)(
+    _operate_sparse
+)
+
+
+@intrinsic
+def operate_sparse_at(
+    typing: Any, address: Any, net: Any, data: Any, rule: Any, rows: Any, begin: Any, B: Any,
+    n0: Any, n1: Any, r0: Any, r1: Any, half: Any, thread: Any, step: Any, what: Any,
+) -> Any:  # fmt: skip
+    """Call the compiled ``operate_sparse`` at an address."""
+    return call_at(net, data, rule, rows, begin, B, n0, n1, r0, r1, half, thread, step, what)
+
+
+def _operate_sparse_in_python(code: int, *arguments: Any) -> None:
+    """Do what the intrinsic does, where nothing is compiled."""
+    _operate_sparse(*arguments)
+
+
+if JIT_DISABLED:
+    operate_sparse_at = _operate_sparse_in_python

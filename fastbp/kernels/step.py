@@ -17,7 +17,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.core import types
 
 from .backward import backward, sum_squares, update, update_bias
 from .forward import (
@@ -30,10 +29,10 @@ from .forward import (
     total_loss,
 )
 from .gemm import TILE_ROWS
-from .jit import JIT_DISABLED, inlined, intrinsic, kernel, prange
+from .jit import JIT_DISABLED, intrinsic, kernel, prange
 from .panels import fetch_bias, fetch_weights
 from .simd import call_at, row_of
-from .sparse_layer import compress_batch, forward_sparse, update_sparse
+from .sparse_layer import operate_sparse_at
 from .tables import (
     BACK_FIRST,
     BACK_LAST,
@@ -57,99 +56,89 @@ from .tables import (
     OPERATION,
     SPARSE,
     SQUARES,
+    STEP,
     STORE,
+    TUPLES,
     UPDATE,
-    Data,
-    Net,
-    Rule,
     half_of_inputs,
     share,
 )
-
-
-@inlined
-def operate(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, step: int,
-    operation: Any, thread: int, threads: int,
-) -> None:  # fmt: skip
-    """Do one thread's share of one operation of the program.
-
-    A share is some rows of the batch, some rows of W (inputs) and some of its panels.  Each kind of
-    work is called in one place only: every call is compiled into this one.
-    """
-    what, l, division = operation[OPERATION], operation[LAYER], operation[DIVISION]
-    layer, B, segments = row_of(net.layers, l), end - begin, data.edges.size - 1
-    for half in range(2):  # of the inputs, if these are divided; one thread does both
-        n0, n1 = share(B, TILE_ROWS, 0, 1)
-        k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
-        r0, r1 = 0, segments
-        p0, p1 = layer[FIRST], layer[LAST]
-        ahead, ahead_end = end, end  # of the next batch, to be fetched from memory meanwhile
-        if what == BACKWARD:
-            p0, p1 = layer[BACK_FIRST], layer[BACK_LAST]
-        if division == BY_INPUTS:
-            if half % threads != thread:
-                continue
-            k0, k1 = half_of_inputs(layer, half)
-            r0, r1 = half * (segments // 2), (half + 1) * (segments // 2)
-            ahead_end = end + B
-        elif half == 1:
-            break
-        elif division == BY_PANELS:
-            q0, q1 = share(p1 - p0, 1, thread, threads)
-            p0, p1 = p0 + q0, p0 + q1
-            m0, m1 = share(B, TILE_ROWS, thread, threads)
-            ahead, ahead_end = end + m0, end + m1
-        elif what in (SQUARES, UPDATE):
-            k0, k1 = share(layer[INPUTS], GROUP if what == SQUARES else TILE_ROWS, thread, threads)
-        else:
-            n0, n1 = share(B, TILE_ROWS, thread, threads)
-
-        if what == FETCH:
-            if data.params.size:
-                net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
-                if half == 0:
-                    fetch_bias(net, data, l)
-        elif what == COMPRESS:
-            if data.x.size:
-                compress_batch(net, data, rows, begin, n0, min(n1, B), r0, r1)
-        elif what == GATHER:
-            gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
-        elif what == SQUARES:
-            sum_squares(net, l, k0, k1)
-        elif what == FORWARD and l == 0 and data.source == SPARSE:
-            forward_sparse(net, data, rows, begin, n0, min(n1, B), r0, r1)
-        elif what == FORWARD and division == BY_INPUTS:
-            forward_half(net, l, B, half, thread)
-        elif what == FORWARD:
-            forward(net, l, n0, n1, p0, p1, thread)
-        elif what == JOIN:
-            join_halves(net, l, n0, n1)
-        elif what in (LOSS, MEASURE):
-            softmax_loss(net, data, rule, rows, begin, end, n0, n1, what == MEASURE)
-        elif what == STORE:
-            store(net, data, rows, begin, end, n0, n1)
-        elif what == BACKWARD:
-            backward(net, l, n0, n1, p0, p1)
-        else:
-            if division == BY_PANELS or (thread == 0 and half == 0):
-                update_bias(net, data, rule, l, B, p0, p1, thread, step)
-            if l == 0 and data.source == SPARSE:
-                update_sparse(net, data, rule, rows, begin, B, l, half, thread, step)
-            else:
-                update(
-                    net, data, rule, rows, ahead, ahead_end, B, l, half, k0, k1, p0, p1, thread,
-                    step,
-                )  # fmt: skip
 
 
 def _region(
     net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, step: int,
     first: int, last: int, thread: int, threads: int,
 ) -> None:  # fmt: skip
-    """Do one thread's share of the operations between two meetings of the threads."""
+    """Do one thread's share of the operations between two meetings of the threads.
+
+    A share is some rows of the batch, some rows of W (inputs) and some of its panels.  Each kind of
+    work is called in one place only: every call is compiled into this one.
+    """
     for i in range(first, last):
-        operate(net, data, rule, rows, begin, end, step, row_of(net.program, i), thread, threads)
+        operation = row_of(net.program, i)
+        what, l, division = operation[OPERATION], operation[LAYER], operation[DIVISION]
+        layer, B, segments = row_of(net.layers, l), end - begin, data.edges.size - 1
+        for half in range(2):  # of the inputs, if these are divided; one thread does both
+            n0, n1 = share(B, TILE_ROWS, 0, 1)
+            k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
+            r0, r1 = 0, segments
+            p0, p1 = layer[FIRST], layer[LAST]
+            ahead, ahead_end = end, end  # of the next batch, to be fetched from memory meanwhile
+            if what == BACKWARD:
+                p0, p1 = layer[BACK_FIRST], layer[BACK_LAST]
+            if division == BY_INPUTS:
+                if half % threads != thread:
+                    continue
+                k0, k1 = half_of_inputs(layer, half)
+                r0, r1 = half * (segments // 2), (half + 1) * (segments // 2)
+                ahead_end = end + B
+            elif half == 1:
+                break
+            elif division == BY_PANELS:
+                q0, q1 = share(p1 - p0, 1, thread, threads)
+                p0, p1 = p0 + q0, p0 + q1
+                m0, m1 = share(B, TILE_ROWS, thread, threads)
+                ahead, ahead_end = end + m0, end + m1
+            elif what in (SQUARES, UPDATE):
+                k0, k1 = share(
+                    layer[INPUTS], GROUP if what == SQUARES else TILE_ROWS, thread, threads
+                )
+            else:
+                n0, n1 = share(B, TILE_ROWS, thread, threads)
+
+            if what == UPDATE and (division == BY_PANELS or (thread == 0 and half == 0)):
+                update_bias(net, data, rule, l, B, p0, p1, thread, step)
+            if l == 0 and data.source == SPARSE and what in (COMPRESS, FORWARD, UPDATE):
+                operate_sparse_at(
+                    net.sparse, net, data, rule, rows, begin, B, n0, min(n1, B), r0, r1, half,
+                    thread, step, what,
+                )  # fmt: skip
+            elif what == FETCH:
+                if data.params.size:
+                    net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
+                    if half == 0:
+                        fetch_bias(net, data, l)
+            elif what == GATHER:
+                gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
+            elif what == SQUARES:
+                sum_squares(net, l, k0, k1)
+            elif what == FORWARD and division == BY_INPUTS:
+                forward_half(net, l, B, half, thread)
+            elif what == FORWARD:
+                forward(net, l, n0, n1, p0, p1, thread)
+            elif what == JOIN:
+                join_halves(net, l, n0, n1)
+            elif what in (LOSS, MEASURE):
+                softmax_loss(net, data, rule, rows, begin, end, n0, n1, what == MEASURE)
+            elif what == STORE:
+                store(net, data, rows, begin, end, n0, n1)
+            elif what == BACKWARD:
+                backward(net, l, n0, n1, p0, p1)
+            else:
+                update(
+                    net, data, rule, rows, ahead, ahead_end, B, l, half, k0, k1, p0, p1, thread,
+                    step,
+                )  # fmt: skip
 
 
 @intrinsic
@@ -162,9 +151,7 @@ def _call_region(
     So it is compiled once, and the serial and the parallel shell around it are thin: both would
     otherwise take in all of it.
     """
-    n = types.intp
-    inputs = (net, data, rule, rows, n, n, n, n, n, n, n)
-    return types.none(n, *inputs), call_at(inputs)
+    return call_at(net, data, rule, rows, begin, end, step, first, last, thread, threads)
 
 
 def _call_region_in_python(code: int, *arguments: Any) -> None:
@@ -225,16 +212,7 @@ def _run(
     return losses.size
 
 
-_NET = """
-    Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1],
-        float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64),
-    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
-        int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
-    Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
-    int64[::1],
-"""
-_TUPLES = (Net, Data, Rule)
-region = kernel(_NET + "int64, int64, int64, int64, int64, int64, int64", tuples=_TUPLES)(_region)
-_RUN = "float64[::1], int64[::1]," + _NET + "int64[::1], int64, int64"
-run = kernel(_RUN, tuples=_TUPLES)(_run)
-run_parallel = kernel(_RUN, tuples=_TUPLES, parallel=True)(_run)
+region = kernel(STEP + "int64," * 6 + "int64", tuples=TUPLES, by_address=True)(_region)
+_RUN = "float64[::1], int64[::1]," + STEP + "int64[::1], int64, int64"
+run = kernel(_RUN, tuples=TUPLES)(_run)
+run_parallel = kernel(_RUN, tuples=TUPLES, parallel=True)(_run)

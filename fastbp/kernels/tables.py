@@ -90,6 +90,8 @@ class Net(NamedTuple):
         over the second half of the inputs, masks of a segment of sparse inputs, and where in the
         scratch of a thread thin columns lie, turned to rows
     tile : int - the address of the compiled tile of the matrix product
+    sparse : int - the address of the compiled work on inputs that are mostly zeros, or 0 where they
+        are not
     """
 
     buffer: Any
@@ -104,6 +106,7 @@ class Net(NamedTuple):
     finite: Any
     sizes: Any
     tile: int
+    sparse: int
 
 
 PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS, TURNED = range(7)
@@ -165,6 +168,18 @@ class Rule(NamedTuple):
     steps: int
     stop: int
     loss_eps: float
+
+
+# What kernels of a step begin with, in their signatures: these tuples, and the rows of all batches.
+TUPLES = (Net, Data, Rule)
+STEP = """
+    Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1],
+        float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64),
+    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
+        int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
+    Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
+    int64[::1],
+"""
 
 
 @part

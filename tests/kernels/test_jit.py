@@ -527,6 +527,83 @@ def test_nothing_but_the_declared_signatures_is_ever_compiled():
         assert set(signatures) <= set(declared), name
 
 
+# What a first step compiles: code handed to the engine that makes machine code (of a part, of a
+# kernel), the kernels, and the parts of the work on sparse inputs.
+FIRST_STEP = """
+import json, sys
+import numpy as np
+import fastbp
+
+x = np.random.default_rng(0).random((40, 100)) + 0.01
+x *= x > {least}
+fastbp.fit(fastbp.TwoLayerNet(100, 50, 10), x, np.arange(40) % 10, iterations=1, progress=False)
+
+from fastbp.kernels import backward, jit, sparse_layer, step
+
+engine = jit.cpu_target.target_context.codegen()._engine
+emitted = [
+    code.library._final_module in engine._ee._modules
+    for compiled in (backward.update, backward.differentiate, step.region)
+    for code in compiled.overloads.values()
+]
+kernels = [k.__name__ for k, *_ in jit.KERNELS if k.signatures]
+parts = [name for name, f in vars(sparse_layer).items() if getattr(f, "signatures", None)]
+print(json.dumps([emitted, kernels, parts]))
+"""
+
+
+@pytest.fixture(scope="module")
+def dense_step():
+    """What the first step of a training with few zeros compiles, where nothing is cached."""
+    return python(FIRST_STEP.replace("{least}", "0"), FASTBP_CACHE="0")
+
+
+def test_kernels_become_machine_code_and_parts_by_themselves_do_not(dense_step):
+    emitted, _, _ = dense_step
+    assert emitted == [False, False, True]
+
+
+def test_dense_inputs_do_not_compile_the_work_on_sparse_ones(dense_step):
+    _, kernels, parts = dense_step
+    assert "_region" in kernels
+    assert "_operate_sparse" not in kernels
+    assert parts == []
+
+
+def test_sparse_inputs_compile_it():
+    _, kernels, parts = python(FIRST_STEP.replace("{least}", "0.9"), FASTBP_CACHE="0")
+    assert {"_region", "_operate_sparse"} <= set(kernels)
+    assert "update_sparse" in parts
+
+
+# A part reads behind the end of an array, in a process that checks bounds.
+OUT_OF_BOUNDS = """
+import json
+import numpy as np
+from fastbp.kernels.jit import kernel, part
+
+@part
+def element(array, i):
+    return array[i]
+
+@kernel("T[::1], int64")
+def element_of(array, i):
+    return element(array, i)
+
+said = [element_of(np.ones(3), 2)]
+try:
+    element_of(np.ones(3), 3)
+except IndexError as error:
+    said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+def test_an_error_within_a_part_comes_out_of_the_kernel():
+    said = python(OUT_OF_BOUNDS, NUMBA_BOUNDSCHECK="1", **own_cache())
+    assert said == [1.0, "index is out of bounds"]
+
+
 # --- free threading ------------------------------------------------------------------------------
 
 WITHOUT_GIL = """
