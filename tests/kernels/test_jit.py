@@ -547,7 +547,11 @@ emitted = [
     for code in compiled.overloads.values()
 ]
 kernels = [k.__name__ for k, *_ in jit.KERNELS if k.signatures]
-parts = [name for name, f in vars(sparse_layer).items() if getattr(f, "signatures", None)]
+parts = [
+    name
+    for name, f in vars(sparse_layer).items()
+    if getattr(f, "signatures", None) and f.py_func.__module__ == sparse_layer.__name__
+]
 print(json.dumps([emitted, kernels, parts]))
 """
 
