@@ -140,7 +140,8 @@ def _on_threads(
     code, form = _load(kernel, arrays, elements, number)
     table = np.array([(_address(a), a.size // rows, a.itemsize) for a in arrays], np.int64)
     results = np.empty(len(edges) - 1)
-    shell.run_parts(results, code, form, table, _as_array(edges), number or 0.0, threads)
+    with jit.on_threads(threads):
+        shell.run_parts(results, code, form, table, _as_array(edges), number or 0.0)
     return results.tolist()
 
 
@@ -172,7 +173,7 @@ def _load(
 def _load_shell() -> None:
     """Compile or load the parallel shell."""
     nothing = np.empty(0, np.int64)
-    shell.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0, 1)
+    shell.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0)
 
 
 _lock = threading.Lock()

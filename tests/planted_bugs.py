@@ -526,8 +526,8 @@ BUGS = [
     Bug(
         "thin columns: those of the input before are multiplied",
         "kernels/thin.py",
-        "buffer[to + j * to_row + k - k0]",
-        "buffer[to + j * to_row + (k - k0 + 1) % (k1 - k0)]",
+        "buffer[to + j * to_row + k]",
+        "buffer[to + j * to_row + (k + 1) % count]",
         LOOP,
     ),
     Bug(

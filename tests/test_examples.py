@@ -31,7 +31,8 @@ def data(D, C, dtype="float64", density=0.1):
 
 
 def trained(x, t, net=(97, [33], 7), dtype="float64", optimizer=None, decay=0.0, **options):
-    network = fastbp.MultiLayerNet(*net, dtype=dtype, seed=1, weight_decay_lambda=decay)
+    # With seed 1 a sum of float32 is so near 0 that its last bit decides what ReLU does.
+    network = fastbp.MultiLayerNet(*net, dtype=dtype, seed=2, weight_decay_lambda=decay)
     options = {"batch_size": 32, "epochs": 3, "seed": 0, "progress": False, **options}
     history = fastbp.fit(network, x, t, optimizer=optimizer, **options)
     return network, history

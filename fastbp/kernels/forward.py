@@ -95,7 +95,7 @@ def forward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int, thread: int) -
         bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
         width = columns_of_code(panel[CODE], buffer)
         if has_thin_columns(panel):
-            turn_columns(net, panel, 0, layer[INPUTS], thread)
+            turn_columns(net, panel, panel[START], layer[INPUTS], thread)
         for n in range(n0, n1, TILE_ROWS):
             at = h + n * layer[H_ROW]
             x_rows = address_of(net.rows, layer[X_ROWS] + n)
@@ -121,7 +121,7 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
         panel = row_of(net.panels, p)
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
         if has_thin_columns(panel):
-            turn_columns(net, panel, k0, k1, thread)
+            turn_columns(net, panel, panel[START] + k0 * panel[ROW], k1 - k0, thread)
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
             x_rows = address_of(net.rows, table + n)

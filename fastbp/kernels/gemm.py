@@ -195,11 +195,11 @@ def _write_dots(
     C0: _Matrix, scale: Any, least: Any, *ahead: Any,
 ) -> None:  # fmt: skip
     """Write the code of a tile whose B is turned: a row for each of its THIN columns."""
-    rows = [
-        [M.row_at(simd.constant(i)) for i in range(n)]
-        for M, n in ((C, TILE_ROWS), (A, TILE_ROWS), (B, THIN))
-    ]
-    write_dots(emit, *rows, K, C0.start, least)
+
+    def rows(matrix: _Matrix | _Rows, count: int) -> list[Any]:
+        return [matrix.row_at(simd.constant(i)) for i in range(count)]
+
+    write_dots(emit, rows(C, TILE_ROWS), rows(A, TILE_ROWS), rows(B, THIN), K, C0.start, least)
 
 
 @intrinsic

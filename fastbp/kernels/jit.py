@@ -50,7 +50,6 @@ __all__ = [
     "cache_folder",
     "compile_all",
     "count_all",
-    "get_num_threads",
     "has_fast_threads",
     "has_gil",
     "inlined",
@@ -60,7 +59,6 @@ __all__ = [
     "part",
     "prange",
     "scalar_part",
-    "set_num_threads",
     "target_features",
     "threading_layer",
 ]
@@ -68,8 +66,6 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 prange = numba.prange
-# The calling thread's number of threads, for use inside kernels: there it is a read and a write.
-get_num_threads, set_num_threads = numba.get_num_threads, numba.set_num_threads
 
 # Never fastmath=True: NaN and infinity must come out as they went in.  "contract" lets a * b + c
 # become one instruction, "reassoc" lets sums run in vector lanes, "nsz" ignores the sign of zero.

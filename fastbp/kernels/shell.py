@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .jit import get_num_threads, intrinsic, kernel, prange, set_num_threads
+from .jit import intrinsic, kernel, prange
 from .simd import constant, data_pointer
 
 # What kernels take and return: the axes of their arrays, whether a float64 follows, whether one
@@ -110,11 +110,9 @@ def _call(
     return types.float64(i, i, arrays, i, i, types.float64), generate
 
 
-@kernel("float64[::1], int64, int64, int64[:, ::1], int64[::1], float64, int64", parallel=True)
-def run_parts(
-    results: Any, code: int, form: int, arrays: Any, edges: Any, number: float, threads: int
-) -> None:
-    """Call a kernel once for each part, on several threads.
+@kernel("float64[::1], int64, int64, int64[:, ::1], int64[::1], float64", parallel=True)
+def run_parts(results: Any, code: int, form: int, arrays: Any, edges: Any, number: float) -> None:
+    """Call a kernel once for each part, on as many threads as :func:`.jit.on_threads` says.
 
     Parameters
     ----------
@@ -124,10 +122,6 @@ def run_parts(
     arrays : (K, 3) int64 - of each array: where it begins, numbers a row, bytes a number
     edges : (P + 1,) int64 - the row where each part begins, and where the last one ends
     number : float - the kernel's last argument, if its form has one
-    threads : int - from 1 to the number Numba has
     """
-    before = get_num_threads()  # from Python this and the setting would take 1 us
-    set_num_threads(threads)
     for i in prange(results.size):
         results[i] = _call(code, form, arrays, edges[i], edges[i + 1], number)
-    set_num_threads(before)

@@ -31,7 +31,6 @@ from .tables import (
     ROW,
     SCRATCH,
     SCRATCH_SIZE,
-    START,
     TILE,
     TURNED,
     ZEROS,
@@ -52,14 +51,14 @@ def turned_rows(net: Any, thread: int) -> tuple[int, int]:
 
 
 @part
-def turn_columns(net: Any, panel: Any, k0: int, k1: int, thread: int) -> None:
-    """Copy the thin columns of rows k0 to k1 of W."""
+def turn_columns(net: Any, panel: Any, start: int, count: int, thread: int) -> None:
+    """Copy the thin columns of some rows of a panel of W, of which the first is at ``start``."""
     buffer = net.buffer
     to, to_row = turned_rows(net, thread)
-    W = panel[START] + columns_of_code(panel[TILE], buffer)
-    for k in range(k0, k1):
+    thin = start + columns_of_code(panel[TILE], buffer)
+    for k in range(count):
         for j in range(THIN):
-            buffer[to + j * to_row + k - k0] = buffer[W + k * panel[ROW] + j]
+            buffer[to + j * to_row + k] = buffer[thin + k * panel[ROW] + j]
 
 
 @part
