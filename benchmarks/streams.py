@@ -2,8 +2,8 @@
 
 A layer must read its input and write its result.  Beside NumPy's time and fastbp's stands that of
 the least any code could do: a loop that reads as many arrays and writes a new one, with at most one
-multiplication.  All take turns in one process, on one thread.  Where fastbp takes hardly longer
-than that, nothing is left to gain, and "at most" is by what NumPy can be beaten there.
+multiplication.  All take turns in one process, and run on one thread.  Where fastbp takes hardly
+longer than that, nothing is left to gain, and "at most" is by what NumPy can be beaten there.
 
 ``--big`` times layers of a million numbers and a softmax with loss of four, on one thread and on
 two, beside copies of the same input on as many threads.

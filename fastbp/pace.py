@@ -41,7 +41,7 @@ class Pace:
         self._seconds: dict[int, float] = {}  # a batch takes, by number of threads
         self._candidates = [most] if fixed or most == 1 else [1, most]
         self._wait = FIRST_WAIT
-        self._until_trial = FIRST_WAIT
+        self._calls = 0  # since both numbers are known, or since the last trial
         self._trial: int | None = None
 
     @property
@@ -72,21 +72,18 @@ class Pace:
             It took for each batch.
         """
         before = self._seconds.get(threads)
-        steady = False
         if before is not None and abs(seconds / before - 1) < 0.5:
-            seconds, steady = 0.7 * before + 0.3 * seconds, True
+            seconds = 0.7 * before + 0.3 * seconds
         # A change by half is believed at once: another program has begun to use a core, or ended.
         self._seconds[threads] = seconds
-        if self._trial is not None:
+        if threads == self._trial:
             lost = self.most + 1 - self._trial  # what ran before the trial
             won = seconds < self._seconds[lost]
             self._wait = FIRST_WAIT if won else min(LONGEST_WAIT, 2 * self._wait)
-            self._trial, self._until_trial = None, max(self._wait, self._calls_a_trial())
-        elif len(self._seconds) == 2:
-            self._until_trial -= 1
-            if not steady:
-                self._until_trial = max(self._until_trial, self._calls_a_trial())
-            if self._until_trial <= 0:
+            self._trial, self._calls = None, 0
+        elif self._trial is None and len(self._seconds) == 2:
+            self._calls += 1
+            if self._calls >= max(self._wait, self._calls_a_trial()):
                 self._trial = self.most + 1 - self.threads
 
     def _calls_a_trial(self) -> int:

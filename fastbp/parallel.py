@@ -19,9 +19,9 @@ from ._arrays import Array, as_matrices
 from .kernels import jit, shell
 from .pace import Pace
 
-__all__ = ["over_elements", "over_rows", "part_edges"]
+__all__ = ["over_elements", "over_rows", "slice_edges"]
 
-# Of an array whose elements are divided, each part but the last has a multiple of so many.
+# Of an array whose elements are divided, each slice but the last has a multiple of so many.
 QUANTUM = 64
 # Of the time of all calls, trials of the number of threads that was slower take so much at most.
 TRIALS_SHARE = 0.05
@@ -54,20 +54,20 @@ def over_rows(
     number : float, optional
         The kernel's last argument.
     edges : tuple of int, optional
-        Where the parts begin, and where the last one ends; by default there is a part for each
+        Where the slices begin, and where the last one ends; by default there is one for each
         thread.
 
     Returns
     -------
     list of float
-        What the kernel returns for each part, if it returns numbers.
+        What the kernel returns for each slice, if it returns numbers.
     """
     return _run(kernel, arrays, 0, number, edges)
 
 
 @functools.lru_cache(maxsize=64)  # takes a microsecond
-def part_edges(rows: int, count: int, quantum: int = 1) -> tuple[int, ...]:
-    """Return where so many parts of some rows begin, and where the last one ends.
+def slice_edges(rows: int, count: int, quantum: int = 1) -> tuple[int, ...]:
+    """Return where so many slices of some rows begin, and where the last one ends.
 
     Each but the last has a multiple of ``quantum`` rows; with few rows, some have none.
     """
@@ -95,21 +95,19 @@ def _run(
     key = kernel.__name__, first.dtype.char, first.size.bit_length(), most
     pace = _paces.get(key)
     if pace is None:
-        # Now, so that no time to learn from has a compilation in it.
-        _load(kernel, arrays, elements, number)
+        # On no rows: no time to learn from has a compilation in it, or the start of threads.
+        _on_threads(most, kernel, arrays, elements, number, (0,) * (most + 1))
         pace = _paces.setdefault(key, Pace(most, fixed=False, share=TRIALS_SHARE))
     with _lock:  # several Python threads may learn from one another
         threads = pace.threads
-    if threads > 1:
-        _load_shell()
     begin = time.perf_counter()
     if threads == 1:
         results = _on_one(kernel, arrays, elements, number, edges)
     else:
         results = _on_threads(threads, kernel, arrays, elements, number, edges)
     seconds = time.perf_counter() - begin
-    with _lock:
-        pace.learn(threads, seconds)
+    with _lock:  # for each number: those of one pace differ by up to a factor of two
+        pace.learn(threads, seconds / first.size)
     return results
 
 
@@ -117,7 +115,7 @@ def _on_one(
     kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None,
     edges: tuple[int, ...] | None,
 ) -> list[float]:  # fmt: skip
-    """Call the kernel for each part, one after the other."""
+    """Call the kernel for each slice, one after the other."""
     if elements:
         arrays = as_matrices(*arrays)
     last = () if number is None else (number,)
@@ -133,15 +131,15 @@ def _on_threads(
     threads: int, kernel: Any, arrays: tuple[Array, ...], elements: int, number: float | None,
     edges: tuple[int, ...] | None,
 ) -> list[float]:  # fmt: skip
-    """Call the kernel's compiled code for each part, on several threads."""
+    """Call the kernel's compiled code for each slice, on several threads."""
     rows = elements or len(arrays[0])  # an element is a row of one
     if edges is None:
-        edges = part_edges(rows, threads, QUANTUM if elements else 1)
+        edges = slice_edges(rows, threads, QUANTUM if elements else 1)
     code, form = _load(kernel, arrays, elements, number)
     table = np.array([(_address(a), a.size // rows, a.itemsize) for a in arrays], np.int64)
     results = np.empty(len(edges) - 1)
     with jit.on_threads(threads):
-        shell.run_parts(results, code, form, table, _as_array(edges), number or 0.0)
+        shell.run_slices(results, code, form, table, _as_array(edges), number or 0.0)
     return results.tolist()
 
 
@@ -167,13 +165,6 @@ def _load(
         code = jit.address(kernel, *like, *(() if number is None else (number,)))
         _codes[key] = code, shell.form_of(kernel.nopython_signatures[0])
     return _codes[key]
-
-
-@functools.cache
-def _load_shell() -> None:
-    """Compile or load the parallel shell."""
-    nothing = np.empty(0, np.int64)
-    shell.run_parts(np.empty(0), 0, 0, nothing.reshape(0, 3), nothing, 0.0)
 
 
 _lock = threading.Lock()

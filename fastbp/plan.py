@@ -38,7 +38,8 @@ SMALL_LAYER = 32 * 1024
 FEW_LINES = 4
 
 # Thin columns are worth kernels of their own where sums are at least so long, and registers hold so
-# many numbers.
+# many numbers.  Besides, their tiles read up to TILE_ROWS + lanes - 2 numbers behind an example:
+# that must not be more than an example, as the last one is copied.
 THIN_INPUTS, THIN_LANES = 64, 8
 
 # Bytes of W that a range of the columns of sparse inputs may need.  Ranges that fit the first-level
@@ -140,7 +141,7 @@ class Plan:
         widest = max(p.row for p in table)
         zeros = self._take(max(widest, THIN_VECTORS * lanes(self.dtype.itemsize)))
         turned = max(tables.GROUP, self.longest_range()) * widest
-        self._scratch = turned + THIN * self._turned_row()
+        self._scratch = turned + self._room_to_turn()
         scratch = self._take(tables.MAX_THREADS * self._scratch)
         other_half = self._take(self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
@@ -259,10 +260,17 @@ class Plan:
         if whole and 0 < rest <= THIN and is_long:
             self._forward[l][-1] = dataclasses.replace(last, tile=whole)
 
-    def _turned_row(self) -> int:
-        """Return the stride of thin columns that are turned to rows."""
-        longest = max(*self.sizes[:-1], THIN_VECTORS * lanes(self.dtype.itemsize))
-        return round_up(longest, CACHE_LINE // self.dtype.itemsize)
+    def _room_to_turn(self) -> int:
+        """Return the elements a thread needs for thin columns turned to rows: 0 without them."""
+        inputs = [
+            K
+            for K, panels in zip(self.sizes, self._forward, strict=False)
+            if panels[-1].tile != panels[-1].code
+        ]
+        if not inputs:
+            return 0
+        longest = max(*inputs, THIN_VECTORS * lanes(self.dtype.itemsize))
+        return THIN * round_up(longest, CACHE_LINE // self.dtype.itemsize)
 
     def masks_a_segment(self) -> int:
         """Return how many masks have a bit for each column of a segment of sparse inputs."""
@@ -315,7 +323,7 @@ class Plan:
                 operations.insert(0, (tables.COMPRESS, 0, tables.BY_INPUTS))
             first = tables.BY_INPUTS
         elif consecutive:
-            if first == tables.BY_INPUTS:  # what is read where it lies needs no division
+            if first == tables.BY_INPUTS:  # with no update, no half of W stays with a core
                 first = tables.BY_ROWS
             operations = [(tables.GATHER, 0, tables.BY_ROWS), (tables.FORWARD, 0, first)]
         elif first == tables.BY_INPUTS:

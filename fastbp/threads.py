@@ -1,9 +1,9 @@
 """How many threads fastbp computes with.
 
 There are two pools: that of NumPy's BLAS, which multiplies the matrices of single layers, and
-Numba's, on which the compiled loop and big element-wise layers run.  The number set here is that of
-both, for the whole process.  Unless one was set, compiled code finds out by itself how many are
-fastest.
+Numba's, for the compiled loop, and for activations and losses of big arrays.  The number set here
+is that of both, for the whole process.  Unless one was set, compiled code finds out by itself how
+many are fastest.
 """
 
 from __future__ import annotations

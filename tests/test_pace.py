@@ -84,6 +84,29 @@ def test_a_core_that_is_busy_now_and_then_costs_a_share_too():
     assert spent <= 1.2 * 100_000 * 1e-4
 
 
+def test_one_bad_time_does_not_put_trials_off_for_ever():
+    pace = Pace(2, fixed=False, share=0.05)
+    pace.learn(1, 1e-4)
+    pace.learn(2, 1e-2)  # the threads were just being started
+    # Some calls take longer than others all the time.
+    used = []
+    for i in range(4000):
+        used.append(pace.threads)
+        pace.learn(used[-1], {1: 1e-4, 2: 6e-5}[used[-1]] * (1.9 if i % 2 else 1))
+    assert used.count(2) > 1000
+
+
+def test_a_trial_is_not_judged_by_the_call_of_another_thread():
+    pace = Pace(2, fixed=False)
+    ran(pace, {1: 1e-5, 2: 2e-5}, 2)
+    while pace.threads == 1:
+        pace.learn(1, 1e-5)
+    pace.learn(1, 1e-5)  # began before the trial did
+    assert pace.threads == 2
+    pace.learn(2, 5e-6)
+    assert pace.threads == 2
+
+
 def test_a_trial_is_short():
     pace = Pace(2, fixed=False)
     while True:

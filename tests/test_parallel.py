@@ -36,7 +36,7 @@ KERNELS = {
         softmax_loss.softmax_loss_rows_backward,
     )
 }
-# Numbers for which a part's first or last rows could go another way.
+# Numbers for which a slice's first or last rows could go another way.
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-40, -1e-40, 90.0, -90.0, 800.0, -800.0]
 
 
@@ -54,13 +54,13 @@ def on(monkeypatch):
 @pytest.fixture
 def shells(monkeypatch):
     """Count the calls of the parallel shell: a list of their numbers of threads."""
-    calls, run_parts = [], shell.run_parts
+    calls, run_slices = [], shell.run_slices
 
     def counted(*arguments):
         calls.append(numba.get_num_threads())
-        run_parts(*arguments)
+        run_slices(*arguments)
 
-    monkeypatch.setattr(shell, "run_parts", counted)
+    monkeypatch.setattr(shell, "run_slices", counted)
     return calls
 
 
@@ -70,7 +70,7 @@ def bits(*values):
 
 
 def numbers(size, dtype, seed=0):
-    """Return random numbers, with special ones at the ends and where parts meet."""
+    """Return random numbers, with special ones at the ends and where slices meet."""
     x = (4 * np.random.default_rng(seed).standard_normal(size)).astype(dtype)
     with np.errstate(over="ignore"):
         special = np.array(SPECIAL).astype(dtype)
@@ -80,12 +80,12 @@ def numbers(size, dtype, seed=0):
     return x
 
 
-# --- parts ---------------------------------------------------------------------------------------
+# --- slices --------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**7), st.integers(1, 33), st.integers(1, 100))
 def test_parts_are_all_rows_once(rows, count, quantum):
-    edges = parallel.part_edges(rows, count, quantum)
+    edges = parallel.slice_edges(rows, count, quantum)
     assert len(edges) == count + 1
     assert (edges[0], edges[-1]) == (0, rows)
     assert all(a <= b for a, b in itertools.pairwise(edges))
@@ -130,7 +130,7 @@ def test_parts_have_the_bits_of_the_whole(name, shape, dtype):
         (0, 0, count),
         (0, 1, count),
         (0, count - 1, count, count),
-        parallel.part_edges(count, 7),
+        parallel.slice_edges(count, 7),
     ]:
         outputs, inputs, last = arguments(name, dtype, *shape)
         before = bits(*inputs)

@@ -7,9 +7,9 @@ import pytest
 
 from fastbp._memory import CACHE_LINE
 from fastbp.kernels import tables
-from fastbp.kernels.gemm import CODES, TILE_ROWS, columns_of
+from fastbp.kernels.gemm import CODES, THIN, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
-from fastbp.plan import Plan, panels_of
+from fastbp.plan import THIN_INPUTS, THIN_LANES, Plan, panels_of
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 by_itemsize = pytest.mark.parametrize("itemsize", [4, 8])
@@ -108,6 +108,26 @@ def test_one_or_two_columns_behind_whole_vectors_are_left_out_of_long_products(
     else:
         assert tile == hidden[-1, tables.CODE]
         assert end >= columns
+
+
+@by_dtype
+def test_room_to_turn_thin_columns_is_there_only_for_such(dtype):
+    def room(*sizes):
+        plan = Plan(sizes, "relu", dtype, 10)
+        widths = plan.net("train").sizes
+        return widths[tables.SCRATCH_SIZE] - widths[tables.TURNED]
+
+    V = lanes(np.dtype(dtype).itemsize)
+    assert room(3000, 4 * V, 10) == room(20, 50, 10) == room(3000, 50) == 0
+    if V >= THIN_LANES:
+        assert room(3000, 2 * V + 1, 10) >= THIN * 3000
+        assert room(3000, 2 * V, 2 * V, 10) == 0
+
+
+def test_what_is_read_behind_an_example_is_less_than_the_last_example():
+    """Of others there is one behind; the last is copied, see `gather`."""
+    for itemsize in (4, 8):
+        assert TILE_ROWS + lanes(itemsize) - 2 <= THIN_INPUTS
 
 
 @every_net

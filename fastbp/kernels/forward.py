@@ -56,7 +56,8 @@ def gather(
     """Note where rows n0 to n1 of the batch ``rows[begin:end]`` are, for a half of the inputs.
 
     Where the user has them, if they are floats, else where their columns k0 to k1 are copied to.
-    Tiles may read up to a cache line behind a row: the last examples of all are copied, too.
+    Tiles read up to TILE_ROWS - 1 numbers behind a row, and thin ones, of longer rows, up to a
+    vector more: the last examples of all are copied, too.
     """
     layer = row_of(net.layers, 0)
     K, to, stride = layer[INPUTS], layer[X], layer[X_ROW]
@@ -100,6 +101,7 @@ def forward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int, thread: int) -
             at = h + n * layer[H_ROW]
             x_rows = address_of(net.rows, layer[X_ROWS] + n)
             multiply(net, panel, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread)
+            # Padding too, behind thin columns whatever is there: nobody reads it.
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])

@@ -20,9 +20,10 @@ gradient of inputs    dx = dout @ W.T             rows of dout, rows of W.T
 of which x and dout are given by the addresses of their rows: examples are read where the user has
 them.  The first term begins from the bias (row stride 0), from W itself (an update in place), or
 from zeros.  Panels of B are as wide as a tile.  A ragged last panel is a list of whole vectors and
-perhaps a quarter of one: 50 float32 columns are 16 + 16 + 16 + 4, an eighth less work than 64.
+perhaps a quarter of one: 52 float32 columns are 16 + 16 + 16 + 4, an eighth less work than 64.
 
 Every sum runs over k in order, in one chain: its bits do not depend on the tile it falls into.
+Those of DOTS_CODE alone are added up in the lanes of a register first.
 
 A tile of a few rows and more vectors serves the columns that :mod:`.thin` computes.
 """

@@ -1,7 +1,7 @@
-"""Kernels of layers on several threads: each part is a call of the serial kernel for some rows.
+"""Kernels of layers on several threads: each slice is a call of the serial kernel for some rows.
 
 One parallel shell serves all of them, for float32 and float64.  It is compiled once, and calls the
-serial kernel's own machine code by its address: so a row has the same bits in any part.
+serial kernel's own machine code by its address: so a row has the same bits in any slice.
 
 In compiled code an array is a row of numbers, whatever its type: who counts its references, its
 size, where it lies, its shape and strides.  So one shell can call kernels for arrays of any type.
@@ -111,16 +111,16 @@ def _call(
 
 
 @kernel("float64[::1], int64, int64, int64[:, ::1], int64[::1], float64", parallel=True)
-def run_parts(results: Any, code: int, form: int, arrays: Any, edges: Any, number: float) -> None:
-    """Call a kernel once for each part, on as many threads as :func:`.jit.on_threads` says.
+def run_slices(results: Any, code: int, form: int, arrays: Any, edges: Any, number: float) -> None:
+    """Call a kernel once for each slice, on as many threads as :func:`.jit.on_threads` says.
 
     Parameters
     ----------
-    results : (P,) float64 - overwritten with what the kernel returned for each part, 0 for nothing
+    results : (P,) float64 - overwritten with what the kernel returned for each, 0 for nothing
     code : int - the address of the compiled kernel
     form : int - its place in FORMS
     arrays : (K, 3) int64 - of each array: where it begins, numbers a row, bytes a number
-    edges : (P + 1,) int64 - the row where each part begins, and where the last one ends
+    edges : (P + 1,) int64 - the row where each slice begins, and where the last one ends
     number : float - the kernel's last argument, if its form has one
     """
     for i in prange(results.size):

@@ -10,8 +10,8 @@ forward                ``h[n, j] = sum_k x[n, k] * turned[j, k]``, with k along 
 gradient of weights    ``turned[j, :] = sum_n dout[n, j] * x[n, :]``, a tile of THIN rows
 =====================  =====================================================================
 
-The forward sum is one of 16 parts, the others are as tiles compute them.  Either order depends on
-the sizes alone.
+The forward sum is one of the lanes' sums, the gradient's are as tiles compute them.  Either order
+depends on the sizes alone.
 """
 
 from __future__ import annotations

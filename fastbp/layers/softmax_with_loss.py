@@ -24,7 +24,7 @@ from ..kernels.softmax_loss import (
     softmax_loss_rows_backward,
     softmax_loss_rows_forward,
 )
-from ..parallel import over_rows, part_edges
+from ..parallel import over_rows, slice_edges
 
 # Elements from which two threads are quicker: at 64 classes forward takes 71 us on one and 47 on
 # two, backward 16 and 18; with half as many 37 and 28, 8 and 13.
@@ -166,7 +166,7 @@ class SoftmaxWithLoss:
 
 def _sections(rows: int, size: int) -> tuple[int, ...]:
     """Return the edges of the sections of so many rows, which do not depend on the threads."""
-    return part_edges(rows, max(2, min(SECTIONS, size // SECTION_SIZE)))
+    return slice_edges(rows, max(2, min(SECTIONS, size // SECTION_SIZE)))
 
 
 def _factor(dout: Any, dtype: np.dtype[Any]) -> float:

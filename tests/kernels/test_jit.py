@@ -515,7 +515,7 @@ def test_compile_all_names_each_kernel_with_both_types(everything):
     kernels = [name.removesuffix(" parallel") for name in everything["compiled"]]
     names = [f"{name} {T}" for name in kernels for T in ("float32", "float64")]
     # Of integers, or of addresses: the same for both types.
-    for name in "first_outside", "count_segments", "run_parts":
+    for name in "first_outside", "count_segments", "run_slices":
         names.remove(f"{name} float32")
     assert sorted(everything["ready"]) == sorted(names)
 
