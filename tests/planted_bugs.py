@@ -533,7 +533,7 @@ BUGS = [
     Bug(
         "thin columns: what lies behind them in a gradient is not cleared",
         "kernels/backward.py",
-        "width = columns_of_code(panel[TILE], net.buffer)",
+        "width = columns_of_code(tile, net.buffer)",
         "width = columns_of_code(panel[CODE], net.buffer)",
         LOOP,
     ),

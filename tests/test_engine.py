@@ -87,6 +87,13 @@ CASES = {
         "SGD",
         {"batch_size": 600, "iterations": 10},
     ),
+    "thin columns, but for a last batch of 10": (
+        (300, 50, 10),
+        {"activation": "sigmoid", "decay": 0.01},
+        "dense",
+        "Adam",
+        {"batch_size": 60},
+    ),
     "thin columns, batches of 7": ((131, 66, 10), {}, "dense", "SGD", {"batch_size": 7}),
     "a thin column behind several panels": ((70, 113, 10), {}, "dense", "SGD", {}),
     "thin columns behind many panels": (

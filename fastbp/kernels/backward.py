@@ -38,12 +38,11 @@ from .tables import (
     SGD,
     SIGMOID,
     START,
-    TILE,
     ZEROS,
     H,
     rows_of_inputs,
 )
-from .thin import has_thin_columns, update_thin
+from .thin import tile_of, update_thin
 from .update import (
     adagrad_update,
     adam_update,
@@ -119,9 +118,9 @@ def update(
     asked, questions = 0, (last - first) * pieces
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
-        row = panel[ROW]
+        row, tile = panel[ROW], tile_of(panel, B)
         if rule.kind > SGD:
-            clear_padding(net, panel, scratch)
+            clear_padding(net, panel, tile, scratch)
         for g in range(k0, k1, GROUP):
             stop = min(g + GROUP, k1)
             weights = panel[START] + g * row
@@ -150,13 +149,13 @@ def update(
                         asked += 1
                     tile_at(
                         net.tile,
-                        panel[TILE] + TRANSPOSED,
+                        tile + TRANSPOSED,
                         result, at, row,
                         address_of(net.rows, x_rows + b), k,
                         buffer, dz, layer[H_ROW], 0, min(BLOCK, B - b),
                         source, origin, origin_row, factor, least, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
-            if has_thin_columns(panel):
+            if tile != panel[CODE]:
                 factor = decay if rule.kind == SGD else T(0)
                 update_thin(net, layer, panel, result, to, factor, x_rows, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
@@ -168,10 +167,10 @@ def update(
 
 
 @part
-def clear_padding(net: Any, panel: Any, scratch: int) -> None:
+def clear_padding(net: Any, panel: Any, tile: int, scratch: int) -> None:
     """Zero what tiles leave as it is between the rows of a gradient, so that W's stays zero."""
-    width = columns_of_code(panel[TILE], net.buffer)
-    if has_thin_columns(panel):
+    width = columns_of_code(tile, net.buffer)
+    if tile != panel[CODE]:
         width += THIN
     for i in range(GROUP if width < panel[ROW] else 0):
         padding = view(net.buffer, scratch + i * panel[ROW] + width, panel[ROW] - width)

@@ -36,7 +36,6 @@ from .tables import (
     SIGMOID,
     SOFTMAX_BLOCK,
     START,
-    TILE,
     WIDTH,
     X_ROW,
     X_ROWS,
@@ -45,7 +44,7 @@ from .tables import (
     X,
     rows_of_inputs,
 )
-from .thin import has_thin_columns, turn_columns, turned_rows
+from .thin import tile_of, turn_columns, turned_rows
 
 
 @part
@@ -87,20 +86,23 @@ def gather(
 
 
 @part
-def forward(net: Any, l: int, n0: int, n1: int, p0: int, p1: int, thread: int) -> None:
-    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1."""
+def forward(net: Any, l: int, B: int, n0: int, n1: int, p0: int, p1: int, thread: int) -> None:
+    """``h = activation(x @ W + b)`` for rows n0 to n1 of B and panels p0 to p1."""
     buffer, layer = net.buffer, row_of(net.layers, l)
     least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
         width = columns_of_code(panel[CODE], buffer)
-        if has_thin_columns(panel):
+        tile = tile_of(panel, B)
+        if tile != panel[CODE]:
             turn_columns(net, panel, panel[START], layer[INPUTS], thread)
         for n in range(n0, n1, TILE_ROWS):
             at = h + n * layer[H_ROW]
             x_rows = address_of(net.rows, layer[X_ROWS] + n)
-            multiply(net, panel, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread)
+            multiply(
+                net, panel, tile, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread
+            )
             # Padding too, behind thin columns whatever is there: nobody reads it.
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
                 row = at + i * layer[H_ROW]
@@ -122,33 +124,34 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
-        if has_thin_columns(panel):
+        tile = tile_of(panel, B)
+        if tile != panel[CODE]:
             turn_columns(net, panel, panel[START] + k0 * panel[ROW], k1 - k0, thread)
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
             x_rows = address_of(net.rows, table + n)
-            multiply(net, panel, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
+            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
 
 
 @inlined
 def multiply(
-    net: Any, panel: Any, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int, least: Any,
-    thread: int,
+    net: Any, panel: Any, tile: int, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int,
+    least: Any, thread: int,
 ) -> None:  # fmt: skip
     """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
     buffer = net.buffer
     one, fetched = buffer.dtype.type(1), address_of(buffer, h)
     tile_at(
         net.tile,
-        panel[TILE],
+        tile,
         buffer, h, h_row,
         x_rows, k0,
         buffer, panel[START] + k0 * panel[ROW], panel[ROW], 0, k1 - k0,
         buffer, begin, 0, one, least, fetched, fetched, 0,
     )  # fmt: skip
-    if has_thin_columns(panel):
+    if tile != panel[CODE]:
         turned, turned_row = turned_rows(net, thread)
-        thin = columns_of_code(panel[TILE], buffer)
+        thin = columns_of_code(tile, buffer)
         tile_at(
             net.tile,
             DOTS_CODE,

@@ -125,7 +125,7 @@ def _region(
             elif what == FORWARD and division == BY_INPUTS:
                 forward_half(net, l, B, half, thread)
             elif what == FORWARD:
-                forward(net, l, n0, n1, p0, p1, thread)
+                forward(net, l, B, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):

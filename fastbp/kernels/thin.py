@@ -31,6 +31,7 @@ from .tables import (
     ROW,
     SCRATCH,
     SCRATCH_SIZE,
+    THIN_ROWS,
     TILE,
     TURNED,
     ZEROS,
@@ -38,9 +39,12 @@ from .tables import (
 
 
 @part
-def has_thin_columns(panel: Any) -> bool:
-    """Whether tiles leave out the last columns of a panel."""
-    return panel[TILE] != panel[CODE]
+def tile_of(panel: Any, B: int) -> int:
+    """Return the code of a panel's tiles in a batch of B rows: without thin columns if that pays.
+
+    To turn them takes as long for a few rows as for many.
+    """
+    return panel[TILE] if B >= THIN_ROWS else panel[CODE]
 
 
 @part
