@@ -87,7 +87,7 @@ def gather(
 
 @part
 def forward(net: Any, l: int, B: int, n0: int, n1: int, p0: int, p1: int, thread: int) -> None:
-    """``h = activation(x @ W + b)`` for rows n0 to n1 of B and panels p0 to p1."""
+    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1, as in a batch of B."""
     buffer, layer = net.buffer, row_of(net.layers, l)
     least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
     for p in range(p0, p1):

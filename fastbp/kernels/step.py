@@ -58,6 +58,7 @@ from .tables import (
     SQUARES,
     STEP,
     STORE,
+    THIN_ROWS,
     TUPLES,
     UPDATE,
     half_of_inputs,
@@ -125,7 +126,9 @@ def _region(
             elif what == FORWARD and division == BY_INPUTS:
                 forward_half(net, l, B, half, thread)
             elif what == FORWARD:
-                forward(net, l, B, n0, n1, p0, p1, thread)
+                # A prediction must not depend on how many examples are in the last batch.
+                updates = net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
+                forward(net, l, B if updates else THIN_ROWS, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):
