@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ._arrays import Array, as_kernel_array, is_finite, require_numbers
 from .kernels import tables
-from .kernels.sparse import compress, count_nonzeros, count_segments
+from .kernels.compress import compress, count_nonzeros, count_segments, encode
 from .plan import Plan
 
 # Share of non-zeros below which skipping zeros is faster: the two meet between 0.4 and 0.5.
@@ -156,6 +157,8 @@ def _nothing(dtype: np.dtype[Any]) -> tables.Data:
         bytes=np.empty((0, 0), np.uint8),
         columns=np.empty(0, np.uint16),
         values=np.empty(0, dtype),
+        codes=np.empty(0, np.uint8),
+        table=np.empty(0, dtype),
         starts=integers,
         stops=integers,
         masks=integers,
@@ -232,29 +235,30 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         count_segments(counts, masks, x.starts, x.columns, edges)
         np.cumsum(counts, out=starts[1:])
         columns, values = x.columns.astype(np.uint16), x.values.astype(plan.dtype)
+        numbers = {"columns": columns, "values": values}
+        if masks.size:
+            numbers = _encoded(values) or numbers
     else:
         rows = x.reshape(len(x), -1)
-        pieces = [slice(start, start + CALL_ROWS) for start in range(0, len(x), CALL_ROWS)]
 
         def floats(piece: slice) -> Array:
             return as_kernel_array(where, "x", rows[piece], plan.dtype)
 
-        for piece in pieces:
+        for piece in _pieces(len(x), CALL_ROWS):
             count_nonzeros(counts[piece], floats(piece), edges)
         np.cumsum(counts, out=starts[1:])
         masks = _room_for_masks(counts, starts[-1], plan)
-        columns = np.empty(starts[-1], np.uint16)
-        values = np.empty(starts[-1], plan.dtype)
-        for piece in pieces:
-            first = piece.start * counts.shape[1]
-            last = first + counts[piece].size
-            words = masks.size // counts.size
-            those = masks[first * words : last * words]
-            compress(columns, values, those, floats(piece), starts[first : last + 1], edges)
+        scale = None
+        if masks.size:
+            scale = _scale_of(floats(slice(None, None, max(1, len(x) // SAMPLE_ROWS))))
+        numbers = _compressed(floats, plan.dtype, starts, masks, edges, scale)
     return _empty(t, plan.dtype)._replace(
-        source=tables.SPARSE, columns=columns, values=values,
-        starts=starts, stops=starts[1:], masks=masks, edges=edges,
-    )  # fmt: skip
+        source=tables.SPARSE, starts=starts, stops=starts[1:], masks=masks, edges=edges, **numbers
+    )
+
+
+def _pieces(count: int, size: int) -> list[slice]:
+    return [slice(start, min(count, start + size)) for start in range(0, count, size)]
 
 
 def _room_for_masks(counts: Array, nonzeros: int, plan: Plan) -> Array:
@@ -262,3 +266,64 @@ def _room_for_masks(counts: Array, nonzeros: int, plan: Plan) -> Array:
     places = len(counts) * plan.sizes[0]
     useful = tables.COLUMN_ROWS * nonzeros >= tables.NUMBERS_A_COLUMN * places
     return np.empty(counts.size * plan.masks_a_segment() if useful else 0, np.int64)
+
+
+def _compressed(
+    floats: Callable[[slice], Array],
+    dtype: np.dtype[Any],
+    starts: Array,
+    masks: Array,
+    edges: Array,
+    scale: float | None,
+) -> dict[str, Array]:
+    """Return the non-zeros of some rows, by the names they have in the examples; masks are set.
+
+    With a scale as codes, if all values have one.
+    """
+    segments = len(edges) - 1
+    N = len(starts) // segments
+    words = masks.size // (N * segments)
+    pieces = [slice(p.start * segments, p.stop * segments) for p in _pieces(N, CALL_ROWS)]
+    room = starts[-1]
+    if scale is not None:
+        room = max(starts[piece.stop] - starts[piece.start] for piece in pieces)
+    columns, values = np.empty(room, np.uint16), np.empty(room, dtype)
+    codes, table = np.empty(0 if scale is None else starts[-1], np.uint8), _no_values(dtype)
+    for piece in pieces:
+        begin, end = starts[piece.start], starts[piece.stop]
+        to = slice(begin, end) if scale is None else slice(0, end - begin)
+        compress(
+            columns[to],
+            values[to],
+            masks[piece.start * words : piece.stop * words],
+            floats(slice(piece.start // segments, piece.stop // segments)),
+            starts[piece.start : piece.stop + 1] - begin,
+            edges,
+        )
+        if scale is not None and not encode(codes[begin:end], table, values[to], scale):
+            return _compressed(floats, dtype, starts, masks, edges, None)
+    if scale is None:
+        return {"columns": columns, "values": values}
+    return {"codes": codes, "table": table}
+
+
+def _encoded(values: Array) -> dict[str, Array] | None:
+    """Return codes of values, and the table of them; None if not all have one."""
+    codes, table = np.empty(len(values), np.uint8), _no_values(values.dtype)
+    scale = _scale_of(values)
+    for piece in _pieces(len(values), PIECE):
+        if not encode(codes[piece], table, values[piece], scale):
+            return None
+    return {"codes": codes, "table": table}
+
+
+def _no_values(dtype: np.dtype[Any]) -> Array:
+    return np.zeros(1 << 8, dtype)
+
+
+def _scale_of(values: Array) -> float:
+    """Return what times a value is its code: bytes are their own, and so they are over 255."""
+    largest = float(values.max(initial=0))
+    if largest <= 0 or (largest <= 255 and (values == np.rint(values)).all()):
+        return 1.0
+    return 255 / largest

@@ -51,6 +51,7 @@ def trainings(T, threads):
         "fit sigmoid": (dense, t, (50, 20), Adam),
         "fit sparse": (sparse, t, (50,), Adam),
         "fit sparser": (sparse * (np.arange(D) % 3 == 0), t, (50,), Adam),
+        "fit few values": ((np.rint(np.abs(sparse) * 80) / 255).astype(T), t, (50,), Adam),
         "fit bytes": (sparse.astype(np.uint8), t, (50,), Adam),
         "fit soft targets": (dense, soft, (50,), Adam),
         "fit wide": (dense, t, (700, 300), Adam),

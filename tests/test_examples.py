@@ -95,6 +95,104 @@ def test_updates_by_rows_and_by_columns_have_the_same_bits(dtype, density, monke
         np.testing.assert_array_equal(by_rows[0].params[key], p)
 
 
+def pixels(D, C, dtype="float64", density=0.1, N=150):
+    """Return what :func:`data` does, with values of bytes over 255."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 256, (N, D)) * (rng.random((N, D)) < density)
+    return (x / 255).astype(dtype), rng.integers(0, C, N)
+
+
+def codes_of(x, dtype="float64"):
+    plan = Plan((x.shape[1], 50, 7), "relu", dtype, 128)
+    x = SparseRows("fit", "x", x) if scipy.sparse.issparse(x) else x
+    return as_sparse_data("fit", x, np.zeros(x.shape[0], np.int64), plan)
+
+
+@by_density
+@by_dtype
+@pytest.mark.parametrize("batch_size", [10, 32, 140])
+@pytest.mark.parametrize("net", NETS, ids=str)
+def test_codes_have_the_bits_of_the_values(net, batch_size, dtype, density, monkeypatch):
+    x, t = pixels(net[0], net[2], dtype, density)
+    options = {"net": net, "dtype": dtype, "batch_size": batch_size, "epochs": 2}
+    options |= {"validation_data": (x[:40], t[:40])}
+    kinds = []
+    kept = examples.as_sparse_data
+
+    def noting(*arguments):
+        kinds.append(kept(*arguments))
+        return kinds[-1]
+
+    monkeypatch.setattr(steps, "as_sparse_data", noting)
+    coded = trained(x, t, **options)
+    of_a_matrix = trained(scipy.sparse.csr_matrix(x), t, **options)
+    monkeypatch.setattr(examples, "_scale_of", lambda values: np.nan)
+    plain = trained(x, t, **options)
+    for other in of_a_matrix, plain:
+        for key, p in coded[0].params.items():
+            np.testing.assert_array_equal(other[0].params[key], p)
+        assert other[1].train_loss_list == coded[1].train_loss_list
+        assert other[1].test_loss_list == coded[1].test_loss_list
+    assert [d.codes.size > 0 for d in kinds] == [True] * 4 + [False] * 2
+    assert not any(d.values.size or d.columns.size for d in kinds[:4])
+
+
+@by_dtype
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix], ids=["array", "matrix"])
+def test_values_that_have_codes_come_back_to_the_bit(form, dtype):
+    rng = np.random.default_rng(0)
+    some = rng.random((5000, 40)) < 0.3
+    bytes_ = rng.integers(1, 256, some.shape) * some
+    kinds = {
+        "bytes": bytes_.astype(np.uint8), "pixels": bytes_ / 255,
+        "pixels, float32": bytes_.astype(np.float32) / np.float32(255), "over 256": bytes_ / 256,
+        "ones": some, "tenths": rng.integers(1, 11, some.shape) * some / 10,
+        "counts": np.minimum(bytes_, 17), "reciprocal": bytes_ * (1 / 255),
+        "tiny and not": np.where(bytes_ == 7, 1e-30, bytes_), "large": bytes_ * 1e30,
+    }  # fmt: skip
+    for name, x in kinds.items():
+        data = codes_of(form(x), dtype)
+        assert data.codes.size == np.count_nonzero(x), name
+        assert data.table.dtype == dtype
+        np.testing.assert_array_equal(data.table[data.codes], x.astype(dtype)[x != 0], name)
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix], ids=["array", "matrix"])
+def test_other_values_stay_as_they_are(form):
+    rng = np.random.default_rng(0)
+    some = rng.random((5000, 40)) < 0.3
+    whole = rng.integers(1, 256, some.shape) * some
+    late = whole.astype(float)
+    row, column = np.argwhere(some)[-1]
+    late[row, column] = 256  # not seen before all others have got a code
+    kinds = {
+        "late": late, "negative": -whole, "continuous": rng.random(some.shape) * some,
+        "257 values": rng.integers(1, 258, some.shape) * some,
+        "neighbours": np.where(rng.random(some.shape) < 0.5, whole, np.nextafter(whole, 300) * some),
+    }  # fmt: skip
+    for name, x in kinds.items():
+        data = codes_of(form(x))
+        np.testing.assert_array_equal(data.values, x[x != 0], name)
+        np.testing.assert_array_equal(data.columns, np.nonzero(x)[1], name)
+        assert not data.codes.size, name
+        assert not data.table.size, name
+
+
+def test_inputs_that_change_while_they_are_compressed_leave_no_code_without_a_column(monkeypatch):
+    x, _ = pixels(97, 7, density=0.3)
+    kept = examples.compress
+
+    def late(columns, values, masks, x, starts, edges):
+        changed = x.copy()
+        changed[3, 50:] = 0
+        kept(columns, values, masks, changed, starts, edges)
+
+    monkeypatch.setattr(examples, "compress", late)
+    data = codes_of(x)
+    assert not data.codes.size  # masks with fewer bits than there are numbers are not for codes
+    assert data.values.size == np.count_nonzero(x)
+
+
 def test_masks_are_kept_where_a_batch_may_be_updated_by_columns():
     for density, some in ((0.02, False), (0.1, True)):
         x, t = data(300, 7, density=density)

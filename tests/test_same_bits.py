@@ -30,6 +30,7 @@ def names():
         "sigmoid",
         "sparse",
         "sparser",
+        "few values",
         "bytes",
         "soft targets",
         "wide",

@@ -114,7 +114,12 @@ def kernel(
     """
 
     def decorate(function: Function) -> Function:
-        options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
+        options = {
+            "nogil": True,
+            "error_model": "numpy",
+            "fastmath": set(flags),
+            "_nrt": not by_address,
+        }
         if not JIT_DISABLED:  # without an entry from C, where nobody is
             options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": by_address}
         compiled = numba.njit(function, parallel=parallel, **options)
@@ -152,7 +157,7 @@ event.register("numba:compile", _Compilations())
 
 def part(function: Callable[..., Any]) -> Any:
     """Compile a piece that several kernels share; LLVM inlines it into each of them."""
-    options: dict[str, Any] = {"pipeline_class": PartCompiler}
+    options: dict[str, Any] = {"pipeline_class": PartCompiler, "_nrt": False}
     if not JIT_DISABLED:  # no entry points from Python and C, and no machine code: nobody calls it
         options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return numba.njit(function, nogil=True, error_model="numpy", fastmath=set(SUM_FLAGS), **options)

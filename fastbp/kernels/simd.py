@@ -10,6 +10,7 @@ Widths are the host's: 16 float32 (8 float64) with AVX-512, 8 with AVX2, 4 with 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -177,6 +178,22 @@ def data_pointer(context: Any, builder: Any, array_type: Any, array: Any, offset
     return builder.gep(data, [offset])
 
 
+def call_apart(builder: Any, name: str, given: list[Any], write: Callable[..., None]) -> None:
+    """Put loops into a function of their own, and call it; ``write`` gets a builder and arguments.
+
+    So that they have the registers to themselves: within a kernel, which has dozens of arrays, they
+    read three addresses from memory again for each number.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in given])
+    function = ir.Function(builder.module, kind, builder.module.get_unique_name(name))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    own = ir.IRBuilder(function.append_basic_block("entry"))
+    write(own, *function.args)
+    own.ret_void()
+    builder.call(function, given)
+
+
 def is_flat(*arguments: Any) -> bool:
     """Whether all Numba types are contiguous one-dimensional arrays."""
     return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arguments)
@@ -264,10 +281,21 @@ def view_at(typing: Any, like: Any, address: Any, size: Any) -> Any:
     return flat(like, types.intp, types.intp), generate
 
 
-@part
-def row_of(matrix: Any, i: int) -> Any:
+@intrinsic
+def row_of(typing: Any, matrix: Any, i: Any) -> Any:
     """``matrix[i]``, as :func:`view` takes it."""
-    return view(matrix, i * matrix.shape[1], matrix.shape[1])
+    if not isinstance(matrix, types.Array) or matrix.layout != "C" or matrix.ndim != 2:
+        return None
+    flat = types.Array(matrix.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, i = arguments
+        shape = context.make_array(matrix)(context, builder, source).shape
+        columns = builder.extract_value(shape, 1)
+        pointer = data_pointer(context, builder, matrix, source, builder.mul(i, columns))
+        return _flat_array(context, builder, flat, pointer, columns)
+
+    return flat(matrix, types.intp), generate
 
 
 @intrinsic
@@ -438,6 +466,10 @@ def transpose_block(
 
 
 if JIT_DISABLED:
+
+    def row_of(matrix: Any, i: int) -> Any:
+        """Return a row."""
+        return matrix[i]
 
     def view(array: Any, start: int, size: int) -> Any:
         """Return a slice."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .backward import apply_rule
+from .compress import compress_segment
 from .forward import activate
-from .jit import JIT_DISABLED, intrinsic, kernel, part
+from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .panels import deliver_weights
 from .simd import MASK_BITS, address_of, call_at, prefetch, row_of, transpose_bits, view
-from .sparse import add_column, add_to_rows, compress_segment, sum_rows
+from .sparse import add_columns, add_to_rows, sum_rows
 from .tables import (
     ACTIVATION,
     BIAS,
@@ -43,6 +44,11 @@ from .tables import (
     H,
 )
 
+# Columns done in one call, a divisor of MASK_BITS: between two calls examples are prefetched.
+COLUMNS_A_CALL = 16
+# Cache lines of an example that are prefetched whether it is so long or not.
+LINES_AT_ONCE = 3
+
 
 def _operate_sparse(
     net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, n0: int, n1: int, r0: int,
@@ -71,7 +77,7 @@ def forward_sparse(
     """
     buffer, layer = net.buffer, row_of(net.layers, 0)
     to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
-    segments = data.edges.size - 1
+    segments, words = data.edges.size - 1, net.sizes[MASKS]
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
     ahead = data.x.size == 0 and not updated
@@ -84,14 +90,21 @@ def forward_sparse(
             for n in range(n0, n1):
                 if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
-                    prefetch_segments(data, soon, soon + r1 - r0, 0)
+                    prefetch_segments(data, soon, soon + r1 - r0, words)
                 segment = segment_of(data, rows, begin, n, r)
+                first, last = data.starts[segment], data.stops[segment]
                 h = to + n * h_row + column
-                sum_rows(
-                    code, buffer, h, buffer, bias if r == r0 else h,
-                    data.columns, data.values, data.starts[segment], data.stops[segment],
-                    buffer, start, stride,
-                )  # fmt: skip
+                h0 = bias if r == r0 else h
+                if data.codes.size:
+                    sum_rows(
+                        code, buffer, h, buffer, h0, data.masks, segment * words, data.codes,
+                        data.table, first, last, buffer, start + data.edges[r] * stride, stride,
+                    )  # fmt: skip
+                else:
+                    sum_rows(
+                        code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
+                        first, last, buffer, start, stride,
+                    )  # fmt: skip
     if r1 - r0 == segments:
         for n in range(n0, n1):
             activate(view(buffer, to + n * layer[H_ROW], layer[WIDTH]), layer[ACTIVATION])
@@ -161,12 +174,12 @@ def update_sparse(
                 prefetch_starts(data, rows, begin, B, r)
             if is_by_columns(data, rows, begin, B, r):
                 for n0 in range(0, B, COLUMN_ROWS):
-                    add_columns(
+                    add_by_columns(
                         net, data, rows, begin, B, n0, p, r, thread, result, origin,
                         ahead if n0 == 0 else 0,
                     )  # fmt: skip
             else:
-                add_rows(net, data, rows, begin, B, p, r, result, origin, ahead)
+                add_by_rows(net, data, rows, begin, B, p, r, result, origin, ahead)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 apply_rule(net, rule, weights, scratch, size, rule.decay, step)
             if rule.kind == KEEP and data.grads.size:
@@ -190,32 +203,38 @@ def is_by_columns(data: Any, rows: Any, begin: int, B: int, r: int) -> bool:
 
 
 @part
-def add_rows(
+def add_by_rows(
     net: Any, data: Any, rows: Any, begin: int, B: int, p: int, r: int,
     result: Any, origin: int, ahead: int,
 ) -> None:  # fmt: skip
     """Add what the batch gives to the gradient, example by example: panel p, range r of W.
 
-    ``ahead`` is as for :func:`add_columns`.
+    ``ahead`` is as for :func:`add_by_columns`.
     """
     layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
     code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
-    gradient = layer[DZ] + panel[COLUMN]
+    gradient, words = layer[DZ] + panel[COLUMN], net.sizes[MASKS]
     for n in range(B):
         if ahead and begin + B + n < rows.size:
             soon = segment_of(data, rows, begin, B + n, r)
-            prefetch_segments(data, soon, soon + ahead, 0)
+            prefetch_segments(data, soon, soon + ahead, words)
         segment = segment_of(data, rows, begin, n, r)
+        first, last = data.starts[segment], data.stops[segment]
         dz = gradient + n * h_row
-        add_to_rows(
-            code, net.buffer, dz, net.buffer, dz,
-            data.columns, data.values, data.starts[segment], data.stops[segment],
-            result, origin, stride,
-        )  # fmt: skip
+        if data.codes.size:
+            add_to_rows(
+                code, net.buffer, dz, net.buffer, dz, data.masks, segment * words, data.codes,
+                data.table, first, last, result, origin + data.edges[r] * stride, stride,
+            )  # fmt: skip
+        else:
+            add_to_rows(
+                code, net.buffer, dz, net.buffer, dz, data.columns, 0, data.values, data.values,
+                first, last, result, origin, stride,
+            )  # fmt: skip
 
 
 @part
-def add_columns(
+def add_by_columns(
     net: Any, data: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int, thread: int,
     result: Any, origin: int, ahead: int,
 ) -> None:  # fmt: skip
@@ -240,18 +259,25 @@ def add_columns(
         transpose_bits(net.columns, masks)
         if n1 - n0 > MASK_BITS:
             transpose_bits(net.columns, masks + MASK_BITS)
-        for k in range(k0, min(k0 + MASK_BITS, last)):
-            due += questions
+        for k in range(k0, min(k0 + MASK_BITS, last), COLUMNS_A_CALL):
+            count = min(COLUMNS_A_CALL, last - k)
+            due += questions * count
             while due >= last - first:
                 due -= last - first
                 soon = segment_of(data, rows, begin, B + asked, r)
                 prefetch_segments(data, soon, soon + ahead, words)
                 asked += 1
-            low = masks + k - k0
-            add_column(
-                code, result, origin + k * stride, data.values, net.columns, places,
-                net.columns[low], net.columns[low + MASK_BITS], net.buffer, dz, h_row,
-            )  # fmt: skip
+            C, square = origin + k * stride, masks + k - k0
+            if data.codes.size:
+                add_columns(
+                    code, count, result, C, stride, data.codes, data.table, net.columns, places,
+                    net.columns, square, net.buffer, dz, h_row,
+                )  # fmt: skip
+            else:
+                add_columns(
+                    code, count, result, C, stride, data.values, data.values, net.columns, places,
+                    net.columns, square, net.buffer, dz, h_row,
+                )  # fmt: skip
         masks += COLUMN_ROWS
 
 
@@ -290,16 +316,30 @@ def prefetch_starts(data: Any, rows: Any, begin: int, B: int, r: int) -> None:
         prefetch(address_of(data.starts, segment_of(data, rows, begin, B + n, r)))
 
 
-@part
-def prefetch_segments(data: Any, first: int, last: int, masks: int) -> None:
-    """Prefetch the numbers of segments first to last, and so many masks of each."""
+@inlined
+def prefetch_segments(data: Any, first: int, last: int, words: int) -> None:
+    """Prefetch the numbers of segments first to last, and their masks, so many words of each."""
     start, stop = data.starts[first], data.stops[last - 1]
-    for word in range(first * masks, last * masks, LINE // 8):
-        prefetch(address_of(data.masks, word))
-    for p in range(start, stop, LINE // 2):
-        prefetch(address_of(data.columns, p))
-    for p in range(start, stop, LINE // data.values.itemsize):
-        prefetch(address_of(data.values, p))
+    if data.masks.size:
+        prefetch_lines(address_of(data.masks, first * words), address_of(data.masks, last * words))
+    if data.codes.size:
+        prefetch_lines(address_of(data.codes, start), address_of(data.codes, stop))
+    else:
+        prefetch_lines(address_of(data.columns, start), address_of(data.columns, stop))
+        prefetch_lines(address_of(data.values, start), address_of(data.values, stop))
+
+
+@part
+def prefetch_lines(first: int, last: int) -> None:
+    """Prefetch every cache line between two addresses.
+
+    The first ones without a question: the processor guesses the end of such short loops wrongly.
+    """
+    for i in range(LINES_AT_ONCE):
+        prefetch(min(first + i * LINE, last - 1))
+    for address in range(first + LINES_AT_ONCE * LINE, last, LINE):
+        prefetch(address)
+    prefetch(last - 1)
 
 
 operate_sparse = kernel(STEP + "int64," * 9 + "int64", tuples=TUPLES, by_address=True)(

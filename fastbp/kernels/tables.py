@@ -123,6 +123,8 @@ class Data(NamedTuple):
     bytes : uint8[:, ::1]
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row, with gaps where a program
         compresses x
+    codes, table : uint8[::1], T[::1] - instead of these, where few values occur: the place of each
+        in the table; their columns are in the masks
     starts, stops : int64[::1] - where the segments of the rows begin and end
     masks : int64[::1] - of each segment as many numbers: a bit for each column, 1 if it is there;
         or empty where the columns of a batch have too few numbers
@@ -140,6 +142,8 @@ class Data(NamedTuple):
     bytes: Any
     columns: Any
     values: Any
+    codes: Any
+    table: Any
     starts: Any
     stops: Any
     masks: Any
@@ -178,7 +182,8 @@ TUPLES = (Net, Data, Rule)
 STEP = """
     Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1],
         float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64),
-    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], int64[::1], int64[::1],
+    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], uint8[::1], T[::1],
+        int64[::1], int64[::1],
         int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
     Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
     int64[::1],
