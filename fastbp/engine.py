@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import threads as _threads
-from ._arrays import Array, as_kernel_array
+from ._arrays import Array, as_kernel_array, is_finite
 from .kernels import gemm, jit, sparse_layer, step, tables
 from .kernels.panels import note_addresses
 from .pace import Pace
@@ -30,6 +30,7 @@ SECONDS_OF_WORK = 6 / 10e9
 CONSECUTIVE_ROWS = 252
 
 KEEP_GRADIENT = tables.Rule(tables.KEEP, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)
+EXACT_TYPES = tuple(map(type, KEEP_GRADIENT))
 
 
 class Engine:
@@ -66,6 +67,7 @@ class Engine:
         self._nets: dict[tuple[str, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
+        self._one_batch: dict[int, tuple[Array, Array]] = {}  # the last count's rows and begins
         self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
     def run(
@@ -97,10 +99,9 @@ class Engine:
         rule, rows, begins = _exact(rule), _int64(rows), _int64(begins)
         batches = len(begins) - 1
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
-        batch = int(begins[1] - begins[0])
-        net, code = self._ready(kind, data, rule, batch)
-        pace = self._pace(kind, data, batch)
+        pace = self._pace(kind, data, int(begins[1] - begins[0]))
         threads = pace.threads
+        net, code = self._ready(kind, data, rule, threads > 1)
         begin = time.perf_counter()
         if threads == 1:
             done = step.run(losses, right, net, data, rule, rows, begins, code, 1)
@@ -113,10 +114,11 @@ class Engine:
 
     def load(self, kind: str, data: tables.Data, rule: tables.Rule, batch: int) -> None:
         """Compile or load what the next call of ``run`` needs, for batches of this size."""
-        self._ready(kind, data, _exact(rule), batch)
+        parallel = self._pace(kind, data, batch).threads > 1
+        self._ready(kind, data, _exact(rule), parallel)
 
     def _ready(
-        self, kind: str, data: tables.Data, rule: tables.Rule, batch: int
+        self, kind: str, data: tables.Data, rule: tables.Rule, parallel: bool
     ) -> tuple[tables.Net, int]:
         """Return the table of the program, and the address of the compiled loop."""
         key = kind, data.source == tables.SPARSE, rule.decay > 0
@@ -126,7 +128,7 @@ class Engine:
             if data.source == tables.SPARSE:
                 net = net._replace(sparse=_address_of_sparse(net, data, rule))
             self._nets[key] = net
-        return net, _load(self._pace(kind, data, batch).threads > 1, net, data, rule)
+        return net, _load(parallel, net, data, rule)
 
     def batches_a_call(self, kind: str, data: tables.Data, batch: int) -> int:
         """Return how many batches of a size the next call of a program should get."""
@@ -201,11 +203,13 @@ class Engine:
         for l in range(len(given) // 2):
             pair = slice(2 * l, 2 * l + 2)
             note_addresses(data.params, data.grads, l, *given[pair], *taken[pair])
-        rule = KEEP_GRADIENT._replace(decay=decay, loss_eps=loss_eps)
-        rows, begins = np.arange(count), np.array([0, count])
+        rule = tables.Rule(tables.KEEP, 0.0, 0.0, 0.0, 0.0, decay, 0, 0, loss_eps)
+        if count not in self._one_batch:
+            self._one_batch = {count: (np.arange(count), np.array([0, count]))}
+        rows, begins = self._one_batch[count]
         losses, _ = self.run("gradient", data, rule, rows, begins)
         if data.source == tables.SPARSE and not (
-            np.isfinite(self.plan.finite).all() and np.isfinite(grads["b1"]).all()
+            is_finite(self.plan.finite) and is_finite(grads["b1"])
         ):
             # 0 times infinity is NaN, but nothing where zeros are skipped: neither forward, beside
             # a weight, nor backward, beside a gradient, of which that of b1 is the sum.
@@ -220,6 +224,8 @@ def _exact(rule: tables.Rule) -> tables.Rule:
     It is called by its address, where nobody converts: a user's learning rate may be an int, or a
     NumPy scalar.
     """
+    if tuple(map(type, rule)) == EXACT_TYPES:
+        return rule
     numbers: list[Any] = [
         type(like)(value) for like, value in zip(KEEP_GRADIENT, rule, strict=True)
     ]
@@ -246,15 +252,14 @@ def _address_of_sparse(net: tables.Net, data: tables.Data, rule: tables.Rule) ->
 def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
     """Compile or load the loop for a type; returns the address of its body."""
     dtype = net.buffer.dtype.char
-    rows = np.zeros(0, np.int64)
-    numbers = (0,) * 7
-    code = _address(step.region, net.buffer, net, data, rule, rows, *numbers)
     if (dtype, parallel) not in _shells:
+        rows = np.zeros(0, np.int64)
+        code = _address(step.region, net.buffer, net, data, rule, rows, *(0,) * 7)
         no_batches = net, data, rule, rows, np.zeros(1, np.int64), code, 1
         shell = step.run_parallel if parallel else step.run
         shell(np.zeros(0), np.zeros(0, np.int64), *no_batches)
-        _shells.add((dtype, parallel))
-    return code
+        _shells[dtype, parallel] = code
+    return _shells[dtype, parallel]
 
 
 def _address(kernel: Any, buffer: Array, *arguments: Any) -> int:
@@ -265,6 +270,6 @@ def _address(kernel: Any, buffer: Array, *arguments: Any) -> int:
     return _addresses[key]
 
 
-# What is loaded: addresses of kernels, and the loop's shells, serial and parallel.
+# What is loaded: addresses of kernels; and for the loop's shells, serial and parallel, of its body.
 _addresses: dict[tuple[Any, str], int] = {}
-_shells: set[tuple[str, bool]] = set()
+_shells: dict[tuple[str, bool], int] = {}

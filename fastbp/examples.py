@@ -10,7 +10,13 @@ import numpy as np
 
 from ._arrays import Array, as_kernel_array, is_finite, require_numbers
 from .kernels import tables
-from .kernels.compress import compress, count_nonzeros, count_segments, encode
+from .kernels.compress import (
+    compress,
+    count_in_sample,
+    count_nonzeros,
+    count_segments,
+    encode,
+)
 from .plan import Plan
 
 # Share of non-zeros below which skipping zeros is faster: the two meet between 0.4 and 0.5.
@@ -19,9 +25,8 @@ SPARSE_BELOW = 0.35
 SPARSE_COLUMNS = 1 << 16
 # Rows looked at to learn the density, and rows compressed in a call (some 10 ms).
 SAMPLE_ROWS, CALL_ROWS = 512, 4096
-# Of examples that are looked at once, which must be compressed each time: to count a few thousand
-# numbers takes some microseconds, and skipping zeros gains where there are more of them, and work
-# enough for each number that is not zero.
+# Of examples that are looked at once, which must be compressed each time: skipping zeros gains
+# where there are more of them, and work enough for each number that is not zero.
 ONCE_SAMPLE_ROWS, ONCE_SPARSE_BELOW = 16, 0.22
 ONCE_INPUTS, ONCE_OUTPUTS = 256, 32
 
@@ -123,11 +128,10 @@ def as_data(where: str, x: Array, t: Array, dtype: np.dtype[Any]) -> tables.Data
     dtype : float32 or float64
     """
     rows = x.reshape(len(x), -1)
-    data = _empty(t, dtype)
     if rows.dtype == np.uint8:
         writable = rows if rows.flags.carray else rows.copy(order="C")
-        return data._replace(source=tables.BYTES, bytes=writable)
-    return data._replace(x=_converted(where, rows, dtype))
+        return _data(t, dtype, source=tables.BYTES, bytes=writable)
+    return _data(t, dtype, x=_converted(where, rows, dtype))
 
 
 def _converted(where: str, rows: Array, dtype: np.dtype[Any]) -> Array:
@@ -142,10 +146,10 @@ def _converted(where: str, rows: Array, dtype: np.dtype[Any]) -> Array:
     return converted
 
 
-def _empty(t: Array, dtype: np.dtype[Any]) -> tables.Data:
-    """Return targets, labels or rows, without inputs."""
-    nothing = _nothing(dtype)
-    return nothing._replace(labels=t) if t.ndim == 1 else nothing._replace(targets=t)
+def _data(t: Array, dtype: np.dtype[Any], **inputs: Any) -> tables.Data:
+    """Return targets, labels or rows, and inputs."""
+    inputs["labels" if t.ndim == 1 else "targets"] = t
+    return _nothing(dtype)._replace(**inputs)
 
 
 @functools.cache
@@ -171,22 +175,22 @@ def _nothing(dtype: np.dtype[Any]) -> tables.Data:
     )
 
 
-def is_worth_compressing(
-    x: Array | SparseRows, rows: int = SAMPLE_ROWS, below: float = SPARSE_BELOW
-) -> bool:
+def is_worth_compressing(x: Array | SparseRows) -> bool:
     """Whether so few numbers are not zero: judged by some rows, spread over all of them."""
     if isinstance(x, SparseRows):
         return True
     if x[:1].size > SPARSE_COLUMNS:
         return False
-    sample = x[:: max(1, len(x) // rows)]
+    sample = x[:: max(1, len(x) // SAMPLE_ROWS)]
     # Compared first: NumPy counts booleans ten times as fast as numbers.
-    return bool(np.count_nonzero(sample != 0) < below * sample.size)
+    return bool(np.count_nonzero(sample != 0) < SPARSE_BELOW * sample.size)
 
 
 def is_mostly_zeros(x: Array) -> bool:
-    """Whether to compress x, floats, pays for a single use of it in a big layer."""
-    return is_worth_compressing(x, ONCE_SAMPLE_ROWS, ONCE_SPARSE_BELOW)
+    """Whether to compress x, rows of floats, pays for a single use of it in a big layer."""
+    step = max(1, len(x) // ONCE_SAMPLE_ROWS)
+    size = -(-len(x) // step) * x.shape[1]
+    return x.shape[1] <= SPARSE_COLUMNS and count_in_sample(x, step) < ONCE_SPARSE_BELOW * size
 
 
 def as_batches(where: str, x: Array, t: Array, plan: Plan, W: Array | None = None) -> tables.Data:
@@ -252,9 +256,10 @@ def as_sparse_data(where: str, x: Array | SparseRows, t: Array, plan: Plan) -> t
         if masks.size:
             scale = _scale_of(floats(slice(None, None, max(1, len(x) // SAMPLE_ROWS))))
         numbers = _compressed(floats, plan.dtype, starts, masks, edges, scale)
-    return _empty(t, plan.dtype)._replace(
-        source=tables.SPARSE, starts=starts, stops=starts[1:], masks=masks, edges=edges, **numbers
-    )
+    return _data(
+        t, plan.dtype, source=tables.SPARSE, starts=starts, stops=starts[1:], masks=masks,
+        edges=edges, **numbers,
+    )  # fmt: skip
 
 
 def _pieces(count: int, size: int) -> list[slice]:

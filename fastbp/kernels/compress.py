@@ -33,6 +33,17 @@ def count_nonzeros(counts: Any, x: Any, edges: Any) -> None:
             counts[n, s] = count
 
 
+@kernel("T[:, ::1], int64")
+def count_in_sample(x: Any, step: int) -> int:
+    """Number of non-zeros in every ``step``-th row of x, (N, D) float32 or float64, from row 0."""
+    zero = x.dtype.type(0)
+    count = 0
+    for n in range(0, x.shape[0], step):
+        for k in range(x.shape[1]):
+            count += x[n, k] != zero
+    return count
+
+
 @part
 def compress_segment(
     columns: Any, values: Any, p: int, stop: int, masks: Any, mask: int,
