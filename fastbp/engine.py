@@ -15,8 +15,9 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array, as_kernel_array, is_finite
-from .kernels import gemm, jit, sparse_layer, step, tables
-from .kernels.panels import note_addresses
+from .kernels import exchange, gemm, jit, sparse_layer, step, tables
+from .kernels import rule as rules
+from .kernels.exchange import note_addresses
 from .pace import Pace
 from .plan import Plan
 
@@ -64,7 +65,7 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
-        self._nets: dict[tuple[str, bool, bool], tables.Net] = {}
+        self._nets: dict[tuple[str, bool, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
         self._one_batch: dict[int, tuple[Array, Array]] = {}  # the last count's rows and begins
@@ -121,12 +122,18 @@ class Engine:
         self, kind: str, data: tables.Data, rule: tables.Rule, parallel: bool
     ) -> tuple[tables.Net, int]:
         """Return the table of the program, and the address of the compiled loop."""
-        key = kind, data.source == tables.SPARSE, rule.decay > 0
+        sparse, decay, plain = data.source == tables.SPARSE, rule.decay > 0, rule.kind == tables.SGD
+        key = kind, sparse, decay, plain
         net = self._nets.get(key)
         if net is None:
-            net = self.plan.net(*key)._replace(tile=_address_of_tile(self.plan.buffer))
-            if data.source == tables.SPARSE:
+            net = self.plan.net(kind, sparse, decay)
+            net = net._replace(tile=_address_of_tile(net.buffer))
+            if sparse:
                 net = net._replace(sparse=_address_of_sparse(net, data, rule))
+            if rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay):
+                net = net._replace(rule=_address_of_rule(net, rule))
+            if kind == "gradient":
+                net = net._replace(exchange=_address_of_exchange(net, data))
             self._nets[key] = net
         return net, _load(parallel, net, data, rule)
 
@@ -247,6 +254,16 @@ def _address_of_sparse(net: tables.Net, data: tables.Data, rule: tables.Rule) ->
     """Compile or load the work on sparse inputs for a type; returns where its code begins."""
     rows, numbers = np.zeros(0, np.int64), (0,) * 10
     return _address(sparse_layer.operate_sparse, net.buffer, net, data, rule, rows, *numbers)
+
+
+def _address_of_rule(net: tables.Net, rule: tables.Rule) -> int:
+    """Compile or load the step along a gradient for a type; returns where its code begins."""
+    return _address(rules.apply_rule, net.buffer, net.buffer, net.state, rule, *(0,) * 4, 0.0, 0)
+
+
+def _address_of_exchange(net: tables.Net, data: tables.Data) -> int:
+    """Compile or load the copies from and to users' arrays; returns where the code begins."""
+    return _address(exchange.exchange, net.buffer, net, data, *(0,) * 8)
 
 
 def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:

@@ -172,6 +172,8 @@ class Plan:
             ),
             tile=0,  # these addresses are known once there is compiled code
             sparse=0,
+            rule=0,
+            exchange=0,
         )
 
     @property
@@ -344,11 +346,14 @@ class Plan:
             operations += [(tables.BACKWARD, l, self._divisions(l)[1]) for l in range(L - 1, 0, -1)]
             operations.append((tables.UPDATE, 0, first))
             operations += [(tables.UPDATE, l, self._divisions(l)[0]) for l in range(1, L)]
+            if kind == "gradient":
+                updates = operations[-L:]
+                operations += [(tables.DELIVER, l, division) for _, l, division in updates]
         table = []
         for i, (operation, l, division) in enumerate(operations):
             previous, _, divided = operations[i - 1]
             together = i > 0 and (
-                previous == tables.UPDATE  # nobody reads what is updated
+                previous >= tables.UPDATE  # nobody else reads what is updated
                 or (operation != tables.UPDATE and division == divided != tables.BY_PANELS)
             )
             table.append((operation, l, division, 0 if together else 1))

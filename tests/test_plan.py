@@ -376,7 +376,19 @@ def test_training_goes_back_and_then_updates_every_layer(sizes, kind):
     done = operations(Plan(sizes, "relu", np.float32, 100, slots=1), kind)
     tail = done[done.index((tables.LOSS, L - 1)) + 1 :]
     back = [(tables.BACKWARD, i) for i in range(L - 1, 0, -1)]
-    assert tail == back + [(tables.UPDATE, i) for i in range(L)]
+    ends = [tables.UPDATE, tables.DELIVER] if kind == "gradient" else [tables.UPDATE]
+    assert tail == back + [(operation, i) for operation in ends for i in range(L)]
+
+
+@every_net
+@by_dtype
+def test_who_updates_rows_of_the_weights_delivers_them(sizes, dtype):
+    program = Plan(sizes, "relu", dtype, 100, slots=1).program("gradient")
+    divisions = [
+        program[program[:, tables.OPERATION] == operation, tables.DIVISION].tolist()
+        for operation in (tables.UPDATE, tables.DELIVER)
+    ]
+    assert divisions[0] == divisions[1]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +420,8 @@ def test_threads_meet_where_the_work_is_divided_anew(sizes, dtype, kind):
     assert program[0, tables.BEGINS_REGION] == 1
     for before, now in itertools.pairwise(program):
         together = now[tables.BEGINS_REGION] == 0
-        updates = [row[tables.OPERATION] == tables.UPDATE for row in (before, now)]
+        ends = tables.UPDATE, tables.DELIVER  # nobody else needs what they write
+        updates = [row[tables.OPERATION] in ends for row in (before, now)]
         if together and not all(updates):
             assert not any(updates)
             assert now[tables.DIVISION] == before[tables.DIVISION] != tables.BY_PANELS

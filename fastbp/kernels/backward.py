@@ -7,11 +7,11 @@ from typing import Any
 
 from .gemm import THIN, TILE_ROWS, TRANSPOSED, columns_of_code, tile_at
 from .jit import part
-from .panels import deliver_bias, deliver_weights, transpose_weights
+from .panels import transpose_weights
+from .rule import apply_rule_at
 from .simd import address_of, row_of, view
 from .tables import (
     ACTIVATION,
-    ADAGRAD,
     BIAS,
     BLOCK,
     CODE,
@@ -26,12 +26,9 @@ from .tables import (
     KEEP,
     LAST,
     LINE,
-    MOMENTUM,
-    NESTEROV,
     OUTPUTS,
     PARAMETERS,
     RELU,
-    RMSPROP,
     ROW,
     SCRATCH,
     SCRATCH_SIZE,
@@ -43,13 +40,6 @@ from .tables import (
     rows_of_inputs,
 )
 from .thin import tile_of, update_thin
-from .update import (
-    adagrad_update,
-    adam_update,
-    momentum_update,
-    nesterov_update,
-    rmsprop_update,
-)
 
 
 @part
@@ -159,10 +149,11 @@ def update(
                 factor = decay if rule.kind == SGD else T(0)
                 update_thin(net, layer, panel, result, to, factor, x_rows, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule(net, rule, weights, to, (stop - g) * row, rule.decay, step)
-            if rule.kind == KEEP and data.grads.size:
-                deliver_weights(net, data, l, p, g, stop)
-            elif l > 0:
+                apply_rule_at(
+                    net.rule, buffer, state, rule, weights, net.sizes[PARAMETERS] + weights, to,
+                    (stop - g) * row, rule.decay, step,
+                )  # fmt: skip
+            if rule.kind != KEEP and l > 0:
                 transpose_weights(net, l, p, g, min(stop, layer[INPUTS]))
 
 
@@ -198,7 +189,7 @@ def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
 
 @part
 def update_bias(
-    net: Any, data: Any, rule: Any, l: int, B: int, p0: int, p1: int, thread: int, step: int
+    net: Any, rule: Any, l: int, B: int, p0: int, p1: int, thread: int, step: int
 ) -> None:
     """Gradient of the bias in panels p0 to p1, and the step along it."""
     buffer, layer = net.buffer, row_of(net.layers, l)
@@ -223,39 +214,7 @@ def update_bias(
             for j in range(db.size):
                 db[j] += dz[j]
         if rule.kind > SGD:
-            apply_rule(net, rule, bias, scratch, width, 0.0, step)
-        elif rule.kind == KEEP and data.grads.size:
-            deliver_bias(net, data, l, p)
-
-
-@part
-def apply_rule(
-    net: Any, rule: Any, start: int, gradient: int, size: int, decay: float, step: int
-) -> None:
-    """Update ``size`` parameters from ``start`` on, with the gradient that lies at ``gradient``."""
-    T = net.buffer.dtype.type
-    param = view(net.buffer, start, size)
-    first = view(net.state, start, size)
-    if rule.kind == KEEP:
-        for i in range(size):
-            first[i] += T(decay) * param[i]
-        return
-    grad = view(net.buffer, gradient, size)
-    if decay > 0.0:
-        for i in range(size):
-            grad[i] += T(decay) * param[i]
-    lr, a, b, eps = T(rule.lr), T(rule.first), T(rule.second), T(rule.eps)
-    if rule.kind == MOMENTUM:
-        momentum_update(param, first, grad, lr, a)
-    elif rule.kind == NESTEROV:
-        nesterov_update(param, first, grad, lr, a)
-    elif rule.kind == ADAGRAD:
-        adagrad_update(param, first, grad, lr, eps)
-    elif rule.kind == RMSPROP:
-        rmsprop_update(param, first, grad, lr, a, eps)
-    else:
-        second_start = net.sizes[PARAMETERS] + start
-        second = view(net.state, second_start, size)
-        n = rule.steps + step + 1
-        lr_t = T(rule.lr * math.sqrt(1.0 - rule.second**n) / (1.0 - rule.first**n))
-        adam_update(param, first, second, grad, lr_t, a, b, eps)
+            apply_rule_at(
+                net.rule, buffer, net.state, rule, bias, net.sizes[PARAMETERS] + bias, scratch,
+                width, 0.0, step,
+            )  # fmt: skip

@@ -114,12 +114,8 @@ def kernel(
     """
 
     def decorate(function: Function) -> Function:
-        options = {
-            "nogil": True,
-            "error_model": "numpy",
-            "fastmath": set(flags),
-            "_nrt": not by_address,
-        }
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
+        options["_nrt"] = parallel  # counted by nobody: see `part`
         if not JIT_DISABLED:  # without an entry from C, where nobody is
             options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": by_address}
         compiled = numba.njit(function, parallel=parallel, **options)

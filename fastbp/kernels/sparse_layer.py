@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backward import apply_rule
 from .compress import compress_segment
 from .forward import activate
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
-from .panels import deliver_weights
+from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, call_at, prefetch, row_of, transpose_bits, view
 from .sparse import add_columns, add_to_rows, sum_rows
 from .tables import (
@@ -31,6 +30,7 @@ from .tables import (
     NUMBERS_A_COLUMN,
     OPERATION,
     OTHER_HALF,
+    PARAMETERS,
     ROW,
     SCRATCH,
     SCRATCH_SIZE,
@@ -181,9 +181,10 @@ def update_sparse(
             else:
                 add_by_rows(net, data, rows, begin, B, p, r, result, origin, ahead)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule(net, rule, weights, scratch, size, rule.decay, step)
-            if rule.kind == KEEP and data.grads.size:
-                deliver_weights(net, data, 0, p, data.edges[r], data.edges[r + 1])
+                apply_rule_at(
+                    net.rule, buffer, state, rule, weights, net.sizes[PARAMETERS] + weights,
+                    scratch, size, rule.decay, step,
+                )  # fmt: skip
 
 
 @part

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .backward import backward, sum_squares, update, update_bias
+from .exchange import exchange_at
 from .forward import (
     forward,
     forward_half,
@@ -30,7 +31,6 @@ from .forward import (
 )
 from .gemm import TILE_ROWS
 from .jit import JIT_DISABLED, intrinsic, kernel, prange
-from .panels import fetch_bias, fetch_weights
 from .simd import call_at, row_of
 from .sparse_layer import operate_sparse_at
 from .tables import (
@@ -41,6 +41,7 @@ from .tables import (
     BY_INPUTS,
     BY_PANELS,
     COMPRESS,
+    DELIVER,
     DIVISION,
     FETCH,
     FIRST,
@@ -100,25 +101,24 @@ def _region(
                 p0, p1 = p0 + q0, p0 + q1
                 m0, m1 = share(B, TILE_ROWS, thread, threads)
                 ahead, ahead_end = end + m0, end + m1
-            elif what in (SQUARES, UPDATE):
+            elif what in (SQUARES, UPDATE, DELIVER):
                 k0, k1 = share(
                     layer[INPUTS], GROUP if what == SQUARES else TILE_ROWS, thread, threads
                 )
             else:
                 n0, n1 = share(B, TILE_ROWS, thread, threads)
 
-            if what == UPDATE and (division == BY_PANELS or (thread == 0 and half == 0)):
-                update_bias(net, data, rule, l, B, p0, p1, thread, step)
+            bias = division == BY_PANELS or (thread == 0 and half == 0)
+            if what == UPDATE and bias:
+                update_bias(net, rule, l, B, p0, p1, thread, step)
             if l == 0 and data.source == SPARSE and what in (COMPRESS, FORWARD, UPDATE):
                 operate_sparse_at(
                     net.sparse, net, data, rule, rows, begin, B, n0, min(n1, B), r0, r1, half,
                     thread, step, what,
                 )  # fmt: skip
-            elif what == FETCH:
+            elif what in (FETCH, DELIVER):
                 if data.params.size:
-                    net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
-                    if half == 0:
-                        fetch_bias(net, data, l)
+                    exchange_at(net.exchange, net, data, l, half, k0, k1, p0, p1, int(bias), what)
             elif what == GATHER:
                 gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
             elif what == SQUARES:
@@ -127,8 +127,9 @@ def _region(
                 forward_half(net, l, B, half, thread)
             elif what == FORWARD:
                 # A prediction must not depend on how many examples are in the last batch.
-                updates = net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
-                forward(net, l, B if updates else THIN_ROWS, n0, n1, p0, p1, thread)
+                last_operation = net.program[net.program.shape[0] - 1, OPERATION]
+                asked = last_operation in (MEASURE, STORE)
+                forward(net, l, THIN_ROWS if asked else B, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):

@@ -15,7 +15,8 @@ from .simd import MASK_BITS
 # Operations of a program; its columns; how an operation is divided among threads.
 (
     FETCH, COMPRESS, GATHER, SQUARES, FORWARD, JOIN, LOSS, MEASURE, STORE, BACKWARD, UPDATE,
-) = range(11)  # fmt: skip
+    DELIVER,
+) = range(12)  # fmt: skip
 OPERATION, LAYER, DIVISION, BEGINS_REGION = range(4)
 BY_ROWS, BY_PANELS, BY_INPUTS = range(3)
 HALVES = 2  # of the inputs: as many threads share what is divided by them
@@ -95,6 +96,8 @@ class Net(NamedTuple):
     tile : int - the address of the compiled tile of the matrix product
     sparse : int - the address of the compiled work on inputs that are mostly zeros, or 0 where they
         are not
+    rule, exchange : int - the addresses of the compiled step along a gradient in memory, and of the
+        copies from and to users' arrays, or 0 where there is none
     """
 
     buffer: Any
@@ -110,6 +113,8 @@ class Net(NamedTuple):
     sizes: Any
     tile: int
     sparse: int
+    rule: int
+    exchange: int
 
 
 PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS, TURNED = range(7)
@@ -179,15 +184,14 @@ class Rule(NamedTuple):
 
 # What kernels of a step begin with, in their signatures: these tuples, and the rows of all batches.
 TUPLES = (Net, Data, Rule)
-STEP = """
-    Net(T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1],
-        float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64),
-    Data(int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], uint8[::1], T[::1],
-        int64[::1], int64[::1],
-        int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1]),
-    Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64),
-    int64[::1],
-"""
+RULE = "Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64)"
+NET = """Net(
+    T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], float64[:, ::1],
+    float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64, int64, int64)"""
+DATA = """Data(
+    int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], uint8[::1], T[::1], int64[::1],
+    int64[::1], int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1])"""
+STEP = f"{NET}, {DATA}, {RULE}, int64[::1],"
 
 
 @part

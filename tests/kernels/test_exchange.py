@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fastbp.kernels.exchange import note_addresses
 from fastbp.kernels.jit import kernel
-from fastbp.kernels.panels import note_addresses
 from fastbp.kernels.simd import view_at
 
 both_types = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
