@@ -17,6 +17,7 @@ from . import threads as _threads
 from ._arrays import Array, as_kernel_array, is_finite
 from .kernels import exchange, gemm, jit, sparse_layer, step, tables
 from .kernels import rule as rules
+from .kernels.arguments import ROOM, leave_arguments
 from .kernels.exchange import note_addresses
 from .pace import Pace
 from .plan import Plan
@@ -68,6 +69,7 @@ class Engine:
         self._nets: dict[tuple[str, bool, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
+        self._memory = np.zeros(ROOM, np.int64)
         self._one_batch: dict[int, tuple[Array, Array]] = {}  # the last count's rows and begins
         self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
@@ -103,13 +105,14 @@ class Engine:
         pace = self._pace(kind, data, int(begins[1] - begins[0]))
         threads = pace.threads
         net, code = self._ready(kind, data, rule, threads > 1)
+        one = net.buffer.dtype.type(1)
         begin = time.perf_counter()
+        arguments = leave_arguments(self._memory, net, data, rule, rows)
         if threads == 1:
-            done = step.run(losses, right, net, data, rule, rows, begins, code, 1)
+            done = step.run(losses, right, one, code, arguments, begins, 1)
         else:
             with jit.on_threads(threads):
-                arguments = net, data, rule, rows, begins, code, threads
-                done = step.run_parallel(losses, right, *arguments)
+                done = step.run_parallel(losses, right, one, code, arguments, begins, threads)
         pace.learn(threads, (time.perf_counter() - begin) / done)
         return losses[:done], right[:done]
 
@@ -135,7 +138,10 @@ class Engine:
             if kind == "gradient":
                 net = net._replace(exchange=_address_of_exchange(net, data))
             self._nets[key] = net
-        return net, _load(parallel, net, data, rule)
+        loaded = net.buffer.dtype.char, parallel
+        if loaded not in _loops:
+            _loops[loaded] = _load(parallel, net.buffer.dtype)
+        return net, _loops[loaded]
 
     def batches_a_call(self, kind: str, data: tables.Data, batch: int) -> int:
         """Return how many batches of a size the next call of a program should get."""
@@ -247,46 +253,42 @@ def _address_of_tile(buffer: Array) -> int:
     """Compile or load the tile for a type; returns where its code begins."""
     matrix, one = (buffer, 0, 0), buffer.dtype.type(1)
     arguments = 0, *matrix, 0, 0, *matrix, 0, 0, *matrix, one, one, 0, 0, 0
-    return _address(gemm.tile, buffer, *arguments)
+    return _address(gemm.tile, buffer.dtype, *arguments)
 
 
 def _address_of_sparse(net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
     """Compile or load the work on sparse inputs for a type; returns where its code begins."""
-    rows, numbers = np.zeros(0, np.int64), (0,) * 10
-    return _address(sparse_layer.operate_sparse, net.buffer, net, data, rule, rows, *numbers)
+    arguments = net, data, rule, np.zeros(0, np.int64), *(0,) * 10
+    return _address(sparse_layer.operate_sparse, net.buffer.dtype, *arguments)
 
 
 def _address_of_rule(net: tables.Net, rule: tables.Rule) -> int:
     """Compile or load the step along a gradient for a type; returns where its code begins."""
-    return _address(rules.apply_rule, net.buffer, net.buffer, net.state, rule, *(0,) * 4, 0.0, 0)
+    arguments = net.buffer, net.state, rule, *(0,) * 4, 0.0, 0
+    return _address(rules.apply_rule, net.buffer.dtype, *arguments)
 
 
 def _address_of_exchange(net: tables.Net, data: tables.Data) -> int:
     """Compile or load the copies from and to users' arrays; returns where the code begins."""
-    return _address(exchange.exchange, net.buffer, net, data, *(0,) * 8)
+    return _address(exchange.exchange, net.buffer.dtype, net, data, *(0,) * 8)
 
 
-def _load(parallel: bool, net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
+def _load(parallel: bool, dtype: np.dtype[Any]) -> int:
     """Compile or load the loop for a type; returns the address of its body."""
-    dtype = net.buffer.dtype.char
-    if (dtype, parallel) not in _shells:
-        rows = np.zeros(0, np.int64)
-        code = _address(step.region, net.buffer, net, data, rule, rows, *(0,) * 7)
-        no_batches = net, data, rule, rows, np.zeros(1, np.int64), code, 1
-        shell = step.run_parallel if parallel else step.run
-        shell(np.zeros(0), np.zeros(0, np.int64), *no_batches)
-        _shells[dtype, parallel] = code
-    return _shells[dtype, parallel]
+    one, shell = dtype.type(1), step.run_parallel if parallel else step.run
+    code = _address(step.region, dtype, 0, one, *(0,) * 7)
+    _address(shell, dtype, np.zeros(0), np.zeros(0, np.int64), one, 0, 0, np.zeros(0, np.int64), 0)
+    return code
 
 
-def _address(kernel: Any, buffer: Array, *arguments: Any) -> int:
+def _address(kernel: Any, dtype: np.dtype[Any], *arguments: Any) -> int:
     """Compile or load a kernel for a type; returns where its code begins."""
-    key = kernel, buffer.dtype.char
-    if key not in _addresses:
-        _addresses[key] = jit.address(kernel, *arguments)
-    return _addresses[key]
+    if (kernel, dtype.char) not in _addresses:
+        _addresses[kernel, dtype.char] = jit.address(kernel, *arguments)
+    return _addresses[kernel, dtype.char]
 
 
-# What is loaded: addresses of kernels; and for the loop's shells, serial and parallel, of its body.
+# Of the kernels that are loaded.
 _addresses: dict[tuple[Any, str], int] = {}
-_shells: dict[tuple[str, bool], int] = {}
+# Addresses of the loop's body, for each type, and for the serial and the parallel shell around it.
+_loops: dict[tuple[str, bool], int] = {}

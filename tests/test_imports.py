@@ -303,7 +303,9 @@ def test_imports_inside_functions_are_on_the_list(module):
 
 
 # Those that write vector instructions themselves name Numba's types and LLVM's.
-INTRINSICS = {f"fastbp.kernels.{name}" for name in ("simd", "rows", "gemm", "sparse", "shell")}
+INTRINSICS = {
+    f"fastbp.kernels.{name}" for name in ("simd", "rows", "gemm", "sparse", "arguments", "shell")
+}
 VOCABULARY = {
     "llvmlite.binding",
     "llvmlite.ir",

@@ -61,6 +61,7 @@ __all__ = [
     "scalar_part",
     "target_features",
     "threading_layer",
+    "types_in",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -79,8 +80,8 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 MAX_THREADS = int(numba.config.NUMBA_NUM_THREADS)  # that Numba can have
 
 # The kernels of this folder: (compiled function, its signature with T for the floating point type,
-# the named tuples in it), in order of definition.
-KERNELS: list[tuple[Any, str, dict[str, Any]]] = []
+# the NamedTuple classes in it), in order of definition.
+KERNELS: list[tuple[Any, str, tuple[type, ...]]] = []
 
 
 def kernel(
@@ -124,8 +125,7 @@ def kernel(
             folder = cache_folder()
             if folder is not None:
                 compiled._cache = KernelCache(function, parallel, folder)
-            named = {t.__name__: functools.partial(_tuple_type, t) for t in tuples}
-            KERNELS.append((compiled, signature, named))
+            KERNELS.append((compiled, signature, tuples))
         return compiled
 
     return decorate
@@ -307,9 +307,7 @@ def compile_all() -> Iterator[str]:
     """
     for compiled, template, tuples in _compilable():
         for name in _types_of(template):
-            names = {**vars(numba.types), **tuples, "T": getattr(numba.types, name)}
-            signature = ast.parse(f"({template},)", mode="eval")  # may have several lines
-            compiled.compile(_types(signature.body, names))
+            compiled.compile(types_in(template, getattr(numba.types, name), tuples))
             yield f"{compiled.__name__} {name}"
 
 
@@ -318,10 +316,17 @@ def count_all() -> int:
     return sum(len(_types_of(template)) for _, template, _ in _compilable())
 
 
-def _compilable() -> list[tuple[Any, str, dict[str, Any]]]:
+def _compilable() -> list[tuple[Any, str, tuple[type, ...]]]:
     """Return the kernels that can be compiled here: without threads, no parallel ones."""
     serial = threading_layer() is None
     return [k for k in KERNELS if not (serial and k[0].targetoptions.get("parallel"))]
+
+
+def types_in(template: str, T: Any, tuples: tuple[type, ...]) -> Any:
+    """Return the types a signature names, where T and the NamedTuple classes in it are these."""
+    named = {kind.__name__: functools.partial(_tuple_type, kind) for kind in tuples}
+    signature = ast.parse(f"({template},)", mode="eval")  # may have several lines
+    return _types(signature.body, {**vars(numba.types), **named, "T": T})
 
 
 def _types(node: ast.expr, names: dict[str, Any]) -> Any:

@@ -199,7 +199,7 @@ def is_flat(*arguments: Any) -> bool:
     return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arguments)
 
 
-def _lent(builder: Any, kind: Any, value: Any) -> Any:
+def lent(builder: Any, kind: Any, value: Any) -> Any:
     """Return an array, or a named tuple of some, of which nobody counts the references.
 
     Counting takes an atomic instruction, 5 ns, and ten times that when two threads count on the
@@ -207,8 +207,8 @@ def _lent(builder: Any, kind: Any, value: Any) -> Any:
     """
     if isinstance(kind, types.NamedTuple):  # type: ignore[attr-defined]
         for i, member in enumerate(kind):
-            lent = _lent(builder, member, builder.extract_value(value, i))
-            value = builder.insert_value(value, lent, i)
+            field = lent(builder, member, builder.extract_value(value, i))
+            value = builder.insert_value(value, field, i)
     elif isinstance(kind, types.Array):
         for i in (ARRAY_OWNER, ARRAY_PARENT):
             nobody = ir.Constant(builder.extract_value(value, i).type, None)
@@ -223,8 +223,8 @@ def call_at(*given: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = context.call_conv.get_function_type(types.none, inputs)
         pointer = builder.inttoptr(arguments[0], function.as_pointer())
-        lent = [_lent(builder, *pair) for pair in zip(inputs, arguments[1:], strict=True)]
-        status, _ = context.call_conv.call_function(builder, pointer, types.none, inputs, lent)
+        given = [lent(builder, *pair) for pair in zip(inputs, arguments[1:], strict=True)]
+        status, _ = context.call_conv.call_function(builder, pointer, types.none, inputs, given)
         with builder.if_then(status.is_error, likely=False):  # where bounds are checked
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()

@@ -343,9 +343,7 @@ def prefetch_lines(first: int, last: int) -> None:
     prefetch(last - 1)
 
 
-operate_sparse = kernel(STEP + "int64," * 9 + "int64", tuples=TUPLES, by_address=True)(
-    _operate_sparse
-)
+operate_sparse = kernel(STEP + ", int64" * 10, tuples=TUPLES, by_address=True)(_operate_sparse)
 
 
 @intrinsic

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import arguments_at
 from .backward import backward, sum_squares, update, update_bias
 from .exchange import exchange_at
 from .forward import (
@@ -57,10 +58,8 @@ from .tables import (
     OPERATION,
     SPARSE,
     SQUARES,
-    STEP,
     STORE,
     THIN_ROWS,
-    TUPLES,
     UPDATE,
     half_of_inputs,
     share,
@@ -68,14 +67,15 @@ from .tables import (
 
 
 def _region(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, end: int, step: int,
-    first: int, last: int, thread: int, threads: int,
+    arguments: int, one: Any, begin: int, end: int, step: int, first: int, last: int, thread: int,
+    threads: int,
 ) -> None:  # fmt: skip
     """Do one thread's share of the operations between two meetings of the threads.
 
     A share is some rows of the batch, some rows of W (inputs) and some of its panels.  Each kind of
     work is called in one place only: every call is compiled into this one.
     """
+    net, data, rule, rows = arguments_at(arguments, one)
     for i in range(first, last):
         operation = row_of(net.program, i)
         what, l, division = operation[OPERATION], operation[LAYER], operation[DIVISION]
@@ -147,15 +147,15 @@ def _region(
 
 @intrinsic
 def _call_region(
-    typing: Any, address: Any, net: Any, data: Any, rule: Any, rows: Any, begin: Any, end: Any,
-    step: Any, first: Any, last: Any, thread: Any, threads: Any,
+    typing: Any, address: Any, arguments: Any, one: Any, begin: Any, end: Any, step: Any,
+    first: Any, last: Any, thread: Any, threads: Any,
 ) -> Any:  # fmt: skip
     """Call the compiled ``region`` at an address.
 
     So it is compiled once, and the serial and the parallel shell around it are thin: both would
     otherwise take in all of it.
     """
-    return call_at(net, data, rule, rows, begin, end, step, first, last, thread, threads)
+    return call_at(arguments, one, begin, end, step, first, last, thread, threads)
 
 
 def _call_region_in_python(code: int, *arguments: Any) -> None:
@@ -168,21 +168,19 @@ if JIT_DISABLED:
 
 
 def _run(
-    losses: Any, right: Any, net: Any, data: Any, rule: Any, rows: Any, begins: Any, code: int,
-    threads: int,
-) -> int:  # fmt: skip
+    losses: Any, right: Any, one: Any, code: int, arguments: int, begins: Any, threads: int
+) -> int:
     """Run the program once for each batch.
 
     Parameters
     ----------
     losses : (S,) float64 - overwritten with the mean loss of each batch, before the update
     right : (S,) int64 - overwritten with the number of examples right, by 'measure' only
-    net : Net - its buffer and state are updated
-    data : Data
-    rule : Rule
-    rows : int64[::1] - examples, one batch behind the other
-    begins : (S + 1,) int64 - where in ``rows`` each batch begins, and the last one ends
+    one : float32 or float64 - any number of the network's type
     code : int - the address of the compiled ``region``
+    arguments : int - where net, data, rule and the examples of all batches were left; the buffer
+        and the state of net are updated
+    begins : (S + 1,) int64 - where in ``rows`` each batch begins, and the last one ends
     threads : int
 
     Returns
@@ -190,6 +188,7 @@ def _run(
     int
         The number of batches done, all or up to the one whose loss is not finite.
     """
+    net, _, rule, _ = arguments_at(arguments, one)
     operations = net.program.shape[0]
     for s in range(losses.size):
         begin, end = begins[s], begins[s + 1]
@@ -203,9 +202,7 @@ def _run(
                 if rule.stop != 0 and not math.isfinite(losses[s]):
                     return s + 1
             for thread in prange(threads):
-                _call_region(
-                    code, net, data, rule, rows, begin, end, s, first, last, thread, threads
-                )
+                _call_region(code, arguments, one, begin, end, s, first, last, thread, threads)
             first = last
         if net.program[operations - 1, OPERATION] == MEASURE:
             losses[s] = total_loss(net, rule, end - begin)
@@ -216,7 +213,7 @@ def _run(
     return losses.size
 
 
-region = kernel(STEP + "int64," * 6 + "int64", tuples=TUPLES, by_address=True)(_region)
-_RUN = "float64[::1], int64[::1]," + STEP + "int64[::1], int64, int64"
-run = kernel(_RUN, tuples=TUPLES)(_run)
-run_parallel = kernel(_RUN, tuples=TUPLES, parallel=True)(_run)
+region = kernel("int64, T," + "int64," * 6 + "int64", by_address=True)(_region)
+_RUN = "float64[::1], int64[::1], T, int64, int64, int64[::1], int64"
+run = kernel(_RUN)(_run)
+run_parallel = kernel(_RUN, parallel=True)(_run)

@@ -191,7 +191,7 @@ NET = """Net(
 DATA = """Data(
     int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], uint8[::1], T[::1], int64[::1],
     int64[::1], int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1])"""
-STEP = f"{NET}, {DATA}, {RULE}, int64[::1],"
+STEP = f"{NET}, {DATA}, {RULE}, int64[::1]"
 
 
 @part

@@ -320,12 +320,12 @@ def test_code_is_compiled_where_ctrl_c_is_answered(tmp_path, monkeypatch):
     train, held = Training(fastbp.Adam, tmp_path), []
     train(7)  # in the middle of an epoch: the first thing to do is a step
 
-    def load(*arguments):
+    def ready(*arguments):
         held.append(_interrupt._hold is not None)
         return real(*arguments)
 
-    real = engine._load
-    monkeypatch.setattr(engine, "_load", load)
+    real = engine.Engine._ready
+    monkeypatch.setattr(engine.Engine, "_ready", ready)
     train(9, resume=True)
     assert held[0] is False
     assert True in held  # when it is there already

@@ -399,7 +399,8 @@ for module in pkgutil.iter_modules(fastbp.kernels.__path__):
 
 def declared(template, tuples):
     # The signatures that a kernel's template stands for.
-    names = [{**vars(numba.types), **tuples, "T": T} for T in (numba.float32, numba.float64)]
+    named = {t.__name__: lambda *fields, t=t: numba.types.NamedTuple(fields, t) for t in tuples}
+    names = [{**vars(numba.types), **named, "T": T} for T in (numba.float32, numba.float64)]
     return sorted({str(eval(f"({template},)", {}, n)) for n in names})
 
 
