@@ -29,6 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 F32 = np.dtype(np.float32)
 F64 = np.dtype(np.float64)
+FLOATS = np.float32, np.float64
 I64 = np.dtype(np.int64)
 
 # How far the sum of a row of targets may be from 1.
@@ -72,6 +73,17 @@ def as_array(where: str, name: str, x: Any, dtype: np.dtype[Any] | None = None) 
     raise TypeError(
         f"{where}: {name} has dtype {array.dtype}, expected float32, float64 or integers"
     )
+
+
+def float_type(where: str, dtype: Any) -> np.dtype[Any]:
+    """Return float32 or float64, whatever names it; raise TypeError for anything else."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known not in FLOATS:
+        raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
+    return known
 
 
 def as_kernel_array(

@@ -21,10 +21,12 @@ from . import gradient as _gradient
 from ._arrays import (
     F32,
     F64,
+    FLOATS,
     Array,
     as_parameter,
     as_plain,
     as_targets,
+    float_type,
     nonnegative,
     positive_int,
     require_numbers,
@@ -108,7 +110,7 @@ class Network:
             raise ValueError(
                 f"{name}: activation is {activation!r}, expected one of {sorted(ACTIVATIONS)}"
             )
-        dtype = _float_type(name, dtype)
+        dtype = float_type(name, dtype)
         self.sizes = tuple(positive_int(name, f"sizes[{i}]", size) for i, size in enumerate(sizes))
         stds = [nonnegative(name, f"weight_stds[{i}]", std) for i, std in enumerate(weight_stds)]
         if len(self.sizes) < 2 or len(stds) != len(self.sizes) - 1:
@@ -181,7 +183,7 @@ class Network:
         TypeError
             For any other type.
         """
-        dtype = _float_type(f"{type(self).__name__}.astype", dtype)
+        dtype = float_type(f"{type(self).__name__}.astype", dtype)
         twin = copy.deepcopy(self)
         with np.errstate(over="ignore"):  # 1e300 in float32 is inf
             twin.params = {key: np.array(p, dtype) for key, p in self.params.items()}
@@ -447,33 +449,30 @@ class Network:
         Only then may the compiled loop stand for the layers.
         """
         # Asked before every `gradient`: plain loops take half as long as `all` and `any`.
-        cls, own, layers = type(self), vars(self), self.layers.values()
         for name in STANDARD_METHODS:
-            if name in own or getattr(cls, name) is not getattr(Network, name):
+            if name in vars(self) or getattr(type(self), name) is not getattr(Network, name):
                 return False
-        if tuple(map(type, layers)) != self._standard_layers:
-            return False
+        layers = self.layers.values()
         if (
-            type(self.last_layer) is not SoftmaxWithLoss
+            tuple(map(type, layers)) != self._standard_layers
+            or type(self.last_layer) is not SoftmaxWithLoss
             or self.params.keys() != self._shapes.keys()
         ):
             return False
         for layer in layers:
             if "forward" in vars(layer) or "backward" in vars(layer):
                 return False
-        dtype, shares = self.dtype, False
+        owned = True  # of arrays that own their memory two are the same, or apart
         for key, p in self.params.items():
-            if type(p) is not np.ndarray or p.shape != self._shapes[key] or p.dtype != dtype:
+            if type(p) is not np.ndarray or p.shape != self._shapes[key] or not p.flags.writeable:
                 return False
-            if not (p.dtype.isnative and p.flags.writeable):
+            if p.dtype != self.dtype or p.dtype.type not in FLOATS or not p.dtype.isnative:
                 return False
-            shares = shares or p.base is not None
+            owned = owned and p.flags.owndata
         params = list(self.params.values())
-        if shares and any(
-            itertools.starmap(np.may_share_memory, itertools.combinations(params, 2))
-        ):
-            return False
-        return len(set(map(id, params))) == len(params) and dtype.type in (np.float32, np.float64)
+        if owned:
+            return len(set(map(id, params))) == len(params)
+        return not any(np.may_share_memory(p, q) for p, q in itertools.combinations(params, 2))
 
     def _affines(self) -> list[Affine]:
         return [layer for layer in self.layers.values() if isinstance(layer, Affine)]
@@ -499,13 +498,3 @@ def _normal(where: str, seed: Any) -> Callable[..., Array]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: seed is {seed!r}, expected an integer >= 0") from error
     return lambda *shape: rng.standard_normal(shape)
-
-
-def _float_type(where: str, dtype: Any) -> np.dtype[Any]:
-    try:
-        known = np.dtype(dtype)
-    except TypeError:
-        known = None
-    if known not in (np.float32, np.float64):
-        raise TypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
-    return known

@@ -69,8 +69,7 @@ class Engine:
         self._nets: dict[tuple[str, bool, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
-        self._memory = np.zeros(ROOM, np.int64)
-        self._one_batch: dict[int, tuple[Array, Array]] = {}  # the last count's rows and begins
+        self._one_batch = np.zeros(0, np.int64), np.zeros(2, np.int64)  # its rows and begins
         self._work = sum(K * N for K, N in itertools.pairwise(sizes))
 
     def run(
@@ -107,7 +106,8 @@ class Engine:
         net, code = self._ready(kind, data, rule, threads > 1)
         one = net.buffer.dtype.type(1)
         begin = time.perf_counter()
-        arguments = leave_arguments(self._memory, net, data, rule, rows)
+        memory = np.empty(ROOM, np.int64)  # of this call alone, until it returns
+        arguments = leave_arguments(memory, net, data, rule, rows)
         if threads == 1:
             done = step.run(losses, right, one, code, arguments, begins, 1)
         else:
@@ -125,21 +125,23 @@ class Engine:
         self, kind: str, data: tables.Data, rule: tables.Rule, parallel: bool
     ) -> tuple[tables.Net, int]:
         """Return the table of the program, and the address of the compiled loop."""
-        sparse, decay, plain = data.source == tables.SPARSE, rule.decay > 0, rule.kind == tables.SGD
-        key = kind, sparse, decay, plain
+        sparse, decay = data.source == tables.SPARSE, rule.decay > 0
+        steps = rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay)
+        key = kind, sparse, decay, steps
         net = self._nets.get(key)
         if net is None:
             net = self.plan.net(kind, sparse, decay)
             net = net._replace(tile=_address_of_tile(net.buffer))
             if sparse:
                 net = net._replace(sparse=_address_of_sparse(net, data, rule))
-            if rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay):
+            if steps:
                 net = net._replace(rule=_address_of_rule(net, rule))
             if kind == "gradient":
                 net = net._replace(exchange=_address_of_exchange(net, data))
             self._nets[key] = net
         loaded = net.buffer.dtype.char, parallel
         if loaded not in _loops:
+            leave_arguments(np.empty(ROOM, np.int64), net, data, rule, np.zeros(0, np.int64))
             _loops[loaded] = _load(parallel, net.buffer.dtype)
         return net, _loops[loaded]
 
@@ -217,9 +219,9 @@ class Engine:
             pair = slice(2 * l, 2 * l + 2)
             note_addresses(data.params, data.grads, l, *given[pair], *taken[pair])
         rule = tables.Rule(tables.KEEP, 0.0, 0.0, 0.0, 0.0, decay, 0, 0, loss_eps)
-        if count not in self._one_batch:
-            self._one_batch = {count: (np.arange(count), np.array([0, count]))}
-        rows, begins = self._one_batch[count]
+        if len(self._one_batch[0]) != count:
+            self._one_batch = np.arange(count), np.array([0, count])
+        rows, begins = self._one_batch
         losses, _ = self.run("gradient", data, rule, rows, begins)
         if data.source == tables.SPARSE and not (
             is_finite(self.plan.finite) and is_finite(grads["b1"])
@@ -288,7 +290,7 @@ def _address(kernel: Any, dtype: np.dtype[Any], *arguments: Any) -> int:
     return _addresses[kernel, dtype.char]
 
 
-# Of the kernels that are loaded.
+# Where the code of the kernels that are loaded begins.
 _addresses: dict[tuple[Any, str], int] = {}
-# Addresses of the loop's body, for each type, and for the serial and the parallel shell around it.
+# Where the loop's body begins, for each type and shell, serial or parallel, that is loaded with it.
 _loops: dict[tuple[str, bool], int] = {}

@@ -287,7 +287,7 @@ def _compressed(
     """
     segments = len(edges) - 1
     N = len(starts) // segments
-    words = masks.size // (N * segments)
+    words = masks.size // max(1, N * segments)
     pieces = [slice(p.start * segments, p.stop * segments) for p in _pieces(N, CALL_ROWS)]
     room = starts[-1]
     if scale is not None:
@@ -315,7 +315,7 @@ def _compressed(
 def _encoded(values: Array) -> dict[str, Array] | None:
     """Return codes of values, and the table of them; None if not all have one."""
     codes, table = np.empty(len(values), np.uint8), _no_values(values.dtype)
-    scale = _scale_of(values)
+    scale = _scale_of(values[:: max(1, len(values) // PIECE)])
     for piece in _pieces(len(values), PIECE):
         if not encode(codes[piece], table, values[piece], scale):
             return None

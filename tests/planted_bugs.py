@@ -827,8 +827,8 @@ BUGS = [
     Bug(
         "the weight decay of the first call counts for ever",
         "engine.py",
-        "key = kind, sparse, decay, plain",
-        "key = kind, sparse, plain",
+        "key = kind, sparse, decay, steps",
+        "key = kind, sparse, steps",
         "test_engine_network.py",
     ),
     Bug(
@@ -849,8 +849,8 @@ BUGS = [
     Bug(
         "a signature is evaluated",
         "kernels/jit.py",
-        "compiled.compile(_types(signature.body, names))",
-        'compiled.compile(eval(f"({template},)", {}, names))  # noqa: S307',
+        'return _types(signature.body, {**vars(numba.types), **named, "T": T})',
+        'return eval(f"({template},)", {}, {**vars(numba.types), **named, "T": T})  # noqa: S307',
         "test_security.py",
     ),
     Bug(

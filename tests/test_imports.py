@@ -304,7 +304,8 @@ def test_imports_inside_functions_are_on_the_list(module):
 
 # Those that write vector instructions themselves name Numba's types and LLVM's.
 INTRINSICS = {
-    f"fastbp.kernels.{name}" for name in ("simd", "rows", "gemm", "sparse", "arguments", "shell")
+    f"fastbp.kernels.{name}"
+    for name in ("simd", "calls", "rows", "gemm", "sparse", "arguments", "shell")
 }
 VOCABULARY = {
     "llvmlite.binding",

@@ -1,7 +1,7 @@
-"""What the loop is told, left in memory: threads get its address instead of forty arrays.
+"""What the loop is told, left in memory: threads get its address instead of all of its arrays.
 
-To start its threads Numba copies every array of every tuple for each of them: as long as a small
-layer takes.
+To start its threads Numba copies every field of every array for each of them: that takes as long as
+a small layer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 
 from .jit import JIT_DISABLED, intrinsic, kernel, types_in
-from .simd import address_of, constant, data_pointer, lent
+from .simd import address_of, constant, data_pointer
 from .tables import STEP, TUPLES
 
 # Numbers of 8 bytes there are, at most.
@@ -20,7 +20,10 @@ ROOM = 512
 
 
 def _leave(builder: Any, value: Any, pointer: Any, place: int) -> int:
-    """Write the numbers and addresses of a value to memory; returns the place behind them."""
+    """Write a value to memory, each of its numbers and addresses to a place of 8 bytes.
+
+    Returns the place behind them.
+    """
     if isinstance(value.type, ir.LiteralStructType | ir.ArrayType):
         for i in range(len(value.type)):
             place = _leave(builder, builder.extract_value(value, i), pointer, place)
@@ -51,8 +54,8 @@ def _leave_all(typing: Any, memory: Any, net: Any, data: Any, rule: Any, rows: A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = data_pointer(context, builder, memory, arguments[0], constant(0))
         place = 0
-        for kind, value in zip(given, arguments[1:], strict=True):
-            place = _leave(builder, lent(builder, kind, value), pointer, place)
+        for value in arguments[1:]:
+            place = _leave(builder, value, pointer, place)
         assert place <= ROOM, place  # noqa: S101 - while this is compiled
         return context.get_dummy_value()
 

@@ -150,7 +150,7 @@ def encode(codes: Any, table: Any, values: Any, scale: float) -> bool:
     zero = table.dtype.type(0)
     for i in range(values.size):
         value = values[i]
-        place = value * scale + 0.5
+        place = float(value) * scale + 0.5
         if value == zero or not 0.0 <= place < table.size:
             return False
         code = np.uint8(place)

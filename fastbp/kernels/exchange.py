@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .calls import call_at
 from .gemm import columns_of_code
 from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .panels import transpose_weights
-from .simd import address_of, call_at, row_of, view, view_at
+from .simd import address_of, row_of, view, view_at
 from .tables import (
     BIAS,
     CODE,
@@ -35,7 +36,18 @@ from .tables import (
 def _exchange(
     net: Any, data: Any, l: int, half: int, k0: int, k1: int, p0: int, p1: int, bias: int, what: int
 ) -> None:
-    """Fetch W, or deliver its gradient: rows k0 to k1, panels p0 to p1; and what concerns b."""
+    """Fetch W of a layer, or deliver its gradient.
+
+    Parameters
+    ----------
+    net : Net - its parameters are overwritten by FETCH
+    data : Data - where the user's arrays are; those of the gradient are overwritten by DELIVER
+    l : int - the layer
+    half : int - of the inputs, where FETCH notes whether W is finite
+    k0, k1, p0, p1 : int - rows of W, and panels, of which FETCH takes all
+    bias : int - whether b is this thread's too
+    what : int - FETCH or DELIVER
+    """
     if what == FETCH:
         net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
         if bias != 0:

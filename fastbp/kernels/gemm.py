@@ -37,6 +37,7 @@ from numba.core import types
 from numpy.lib.stride_tricks import as_strided
 
 from . import simd
+from .calls import call_at
 from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .rows import write_dots
 
@@ -307,7 +308,7 @@ def tile_at(
     It is most of what there is to compile, and would be compiled again in each of its callers, and
     in each of theirs.
     """
-    return simd.call_at(code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row,
+    return call_at(code, C, c, c_row, a_rows, a, B, b, b_row, b_rows, K, C0, c0, c0_row,
                         C.dtype, C.dtype, ahead, ahead_too, ahead_step)  # fmt: skip
 
 

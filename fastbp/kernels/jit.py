@@ -93,6 +93,9 @@ def kernel(
 ) -> Callable[[Function], Function]:
     """Compile a function on its first call, for float32 and float64 arrays.
 
+    References to arrays are not counted (``_nrt``): whoever calls a kernel has its arrays until it
+    returns, and no kernel makes one.  Numba would count them in the middle of inner loops.
+
     Parameters
     ----------
     signature : str
@@ -115,8 +118,7 @@ def kernel(
     """
 
     def decorate(function: Function) -> Function:
-        options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
-        options["_nrt"] = parallel  # counted by nobody: see `part`
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags), "_nrt": False}
         if not JIT_DISABLED:  # without an entry from C, where nobody is
             options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": by_address}
         compiled = numba.njit(function, parallel=parallel, **options)

@@ -1,7 +1,7 @@
 """The step of whatever optimizer it is, along a gradient that lies in memory.
 
-A kernel of its own, compiled for those who have another rule than plain SGD: that takes a tenth as
-long as the loop.
+A kernel of its own, compiled for those who have another rule than plain SGD: to compile it takes a
+tenth as long as the loop.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .calls import call_at
 from .jit import JIT_DISABLED, intrinsic, kernel
-from .simd import call_at, view
+from .simd import view
 from .tables import ADAGRAD, KEEP, MOMENTUM, NESTEROV, RMSPROP, RULE, Rule
 from .update import (
     adagrad_update,
@@ -25,9 +26,17 @@ def _apply_rule(
     buffer: Any, state: Any, rule: Any, start: int, second: int, gradient: int, size: int,
     decay: float, step: int,
 ) -> None:  # fmt: skip
-    """Update ``size`` parameters from ``start`` on, with the gradient that lies at ``gradient``.
+    """Update some parameters with the gradient that lies in the buffer.
 
-    Their state begins at ``start`` too, and its second slot, if there is one, at ``second``.
+    Parameters
+    ----------
+    buffer, state : (n,) float32 or float64 - parameters and state updated, gradient overwritten
+    rule : Rule - any but plain SGD; KEEP adds the decay to the gradient in the state
+    start, size : int - which parameters; their state begins at the same place
+    second : int - where the second slot of their state begins, if there is one
+    gradient : int - where their gradient begins in the buffer
+    decay : float - lambda of the weight decay
+    step : int - updates before this one in this call, for Adam
     """
     T = buffer.dtype.type
     param, first = view(buffer, start, size), view(state, start, size)

@@ -10,7 +10,6 @@ Widths are the host's: 16 float32 (8 float64) with AVX-512, 8 with AVX2, 4 with 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,9 +24,6 @@ from .jit import JIT_DISABLED, intrinsic, part, target_features
 MASK_BITS = 64
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
-
-# Fields of an array in compiled code: what counts its references, and the Python object it is of.
-ARRAY_OWNER, ARRAY_PARENT = 0, 1
 
 
 def _registers() -> tuple[int, int]:
@@ -178,58 +174,9 @@ def data_pointer(context: Any, builder: Any, array_type: Any, array: Any, offset
     return builder.gep(data, [offset])
 
 
-def call_apart(builder: Any, name: str, given: list[Any], write: Callable[..., None]) -> None:
-    """Put loops into a function of their own, and call it; ``write`` gets a builder and arguments.
-
-    So that they have the registers to themselves: within a kernel, which has dozens of arrays, they
-    read three addresses from memory again for each number.
-    """
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in given])
-    function = ir.Function(builder.module, kind, builder.module.get_unique_name(name))
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    own = ir.IRBuilder(function.append_basic_block("entry"))
-    write(own, *function.args)
-    own.ret_void()
-    builder.call(function, given)
-
-
 def is_flat(*arguments: Any) -> bool:
     """Whether all Numba types are contiguous one-dimensional arrays."""
     return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arguments)
-
-
-def lent(builder: Any, kind: Any, value: Any) -> Any:
-    """Return an array, or a named tuple of some, of which nobody counts the references.
-
-    Counting takes an atomic instruction, 5 ns, and ten times that when two threads count on the
-    same cache line; Numba does it for every array of a tuple that is passed on.
-    """
-    if isinstance(kind, types.NamedTuple):  # type: ignore[attr-defined]
-        for i, member in enumerate(kind):
-            field = lent(builder, member, builder.extract_value(value, i))
-            value = builder.insert_value(value, field, i)
-    elif isinstance(kind, types.Array):
-        for i in (ARRAY_OWNER, ARRAY_PARENT):
-            nobody = ir.Constant(builder.extract_value(value, i).type, None)
-            value = builder.insert_value(value, nobody, i)
-    return value
-
-
-def call_at(*given: Any) -> Any:
-    """Return types and writer of a call at an address; the caller keeps its arrays meanwhile."""
-    inputs = tuple(types.intp if isinstance(kind, types.Integer) else kind for kind in given)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = context.call_conv.get_function_type(types.none, inputs)
-        pointer = builder.inttoptr(arguments[0], function.as_pointer())
-        given = [lent(builder, *pair) for pair in zip(inputs, arguments[1:], strict=True)]
-        status, _ = context.call_conv.call_function(builder, pointer, types.none, inputs, given)
-        with builder.if_then(status.is_error, likely=False):  # where bounds are checked
-            context.call_conv.return_status_propagate(builder, status)
-        return context.get_dummy_value()
-
-    return types.none(types.intp, *inputs), generate
 
 
 def _flat_array(context: Any, builder: Any, flat: Any, pointer: Any, size: Any) -> Any:
@@ -244,11 +191,7 @@ def _flat_array(context: Any, builder: Any, flat: Any, pointer: Any, size: Any) 
 
 @intrinsic
 def view(typing: Any, array: Any, start: Any, size: Any) -> Any:
-    """``array.reshape(-1)[start : start + size]`` of a contiguous array, without reference counts.
-
-    Numba counts references to an array with atomic instructions: 5 ns for a slice, and ten times
-    that when two threads count on the same cache line.
-    """
+    """``array.reshape(-1)[start : start + size]`` of a contiguous array, which owns nothing."""
     if not isinstance(array, types.Array) or array.layout != "C":
         return None
     flat = types.Array(array.dtype, 1, "C")

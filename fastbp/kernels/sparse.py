@@ -15,11 +15,10 @@ random order, and the wait for them is as long as half of the arithmetic: 15 pix
 bytes instead of 90.
 
 The update by rows, of the inputs, loads and stores a row of W for each number.  By columns it does
-so once, for all examples that have a number there: worth it if they are some.  Which are they?
-From the masks: squares of 64 x 64 bits are transposed in registers, 64 columns of 64 examples at
-once.  The values need no second list: columns are walked in
-ascending order, so an example's next value is the next in its row.  Both ways sum in the order of
-the examples, and give the same bits.
+so once, for all examples that have a number there: worth it if they are some.  Which are they?  The
+masks say: squares of 64 x 64 bits are transposed in registers, 64 columns of 64 examples at once.
+The values need no second list: columns are walked in ascending order, so an example's next value is
+the next in its row.  Both ways sum in the order of the examples, and give the same bits.
 
 Below a third of non-zeros this beats the dense product.
 """
@@ -35,6 +34,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from . import simd
+from .calls import call_apart
 from .gemm import CODES, columns_of, widths_of
 from .jit import JIT_DISABLED, intrinsic
 from .simd import MASK_BITS
@@ -59,7 +59,7 @@ class _Row:
             factor, other = emit.splat(number, width), emit.load(emit.at(pointer, offset), width)
             builder.store(emit.multiply_add(factor, other, builder.load(vector), width), vector)
 
-    def add_to(self, pointer: Any, number: Any) -> None:
+    def add_to(self, number: Any, pointer: Any) -> None:
         """Add ``number`` times this row to the one in memory."""
         emit = self.emit
         for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
@@ -203,7 +203,7 @@ def _for_each_width(
             own.branch(finish)
         own.position_at_end(finish)
 
-    simd.call_apart(builder, write.__name__, [code, *given], write_all)
+    call_apart(builder, write.__name__, [code, *given], write_all)
     return context.get_dummy_value()
 
 
@@ -241,7 +241,7 @@ def _over_rows(forward: bool) -> Callable[..., Any]:
                     if forward:
                         held.add(number, there)
                     else:
-                        held.add_to(there, number)
+                        held.add_to(number, there)
 
                 first, last, rows, row = others
                 if numbers.dtype == types.uint8:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .calls import call_at
 from .compress import compress_segment
 from .forward import activate
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .rule import apply_rule_at
-from .simd import MASK_BITS, address_of, call_at, prefetch, row_of, transpose_bits, view
+from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
 from .sparse import add_columns, add_to_rows, sum_rows
 from .tables import (
     ACTIVATION,

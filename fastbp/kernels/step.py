@@ -20,6 +20,7 @@ import numpy as np
 
 from .arguments import arguments_at
 from .backward import backward, sum_squares, update, update_bias
+from .calls import call_at
 from .exchange import exchange_at
 from .forward import (
     forward,
@@ -32,7 +33,7 @@ from .forward import (
 )
 from .gemm import TILE_ROWS
 from .jit import JIT_DISABLED, intrinsic, kernel, prange
-from .simd import call_at, row_of
+from .simd import row_of
 from .sparse_layer import operate_sparse_at
 from .tables import (
     BACK_FIRST,
@@ -73,7 +74,8 @@ def _region(
     """Do one thread's share of the operations between two meetings of the threads.
 
     A share is some rows of the batch, some rows of W (inputs) and some of its panels.  Each kind of
-    work is called in one place only: every call is compiled into this one.
+    work is called in one place only: every call is compiled into this one.  ``arguments`` and
+    ``one`` are as for :func:`_run`.
     """
     net, data, rule, rows = arguments_at(arguments, one)
     for i in range(first, last):
