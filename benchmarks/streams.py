@@ -62,7 +62,7 @@ def cases(shape: tuple[int, int], dtype: str) -> dict[str, dict[str, Call]]:
         y = ours.forward(x)
         np.testing.assert_allclose(y, plain.forward(x), rtol=1e-5)
         np.testing.assert_allclose(ours.backward(dout), plain.backward(dout), rtol=1e-4, atol=1e-6)
-        # What ReLU's backward reads beside dout is a byte for each number: next to nothing.
+        # What ReLU's backward reads beside dout is a bit for each number: next to nothing.
         back = _streaming(_multiply, dout, y) if name == "Sigmoid" else _streaming(_copy, dout)
         found[f"{name}.forward"] = {
             "NumPy": lambda plain=plain: plain.forward(x),

@@ -19,11 +19,10 @@ from ._arrays import (
     as_targets,
     single_target,
 )
-from .kernels.relu import relu_forward
 from .kernels.sigmoid import sigmoid_forward
 from .kernels.softmax_loss import softmax_forward
 from .layers import SoftmaxWithLoss
-from .layers.relu import PARALLEL_SIZE as RELU_SIZE
+from .layers.relu import rectify
 from .layers.sigmoid import PARALLEL_SIZE as SIGMOID_SIZE
 from .layers.softmax_with_loss import PARALLEL_SIZE as SOFTMAX_SIZE
 from .layers.softmax_with_loss import guard, guarded_cross_entropy
@@ -147,12 +146,7 @@ def relu(x: Any) -> Any:
     TypeError
         For what is not an array of real numbers.
     """
-    x = as_kernel_array("relu", "x", x)
-    out, mask = empty(x.shape, x.dtype), empty(x.shape, np.bool_)
-    if x.size < RELU_SIZE:
-        relu_forward(*as_matrices(out, mask, x))
-    else:
-        over_elements(relu_forward, out, mask, x)
+    out, _ = rectify(as_kernel_array("relu", "x", x))
     return out[()]
 
 

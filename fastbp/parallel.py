@@ -17,12 +17,13 @@ import numpy as np
 from . import threads as _threads
 from ._arrays import Array, as_matrices
 from .kernels import jit, shell
+from .kernels.simd import MASK_BITS
 from .pace import Pace
 
 __all__ = ["over_elements", "over_rows", "slice_edges"]
 
-# Of an array whose elements are divided, each slice but the last has a multiple of so many.
-QUANTUM = 64
+# Elements are divided in rows of so many: those whose bits are one number of a mask.
+QUANTUM = MASK_BITS
 # Of the time of all calls, trials of the number of threads that was slower take so much at most.
 TRIALS_SHARE = 0.05
 
@@ -34,7 +35,7 @@ def over_elements(kernel: Any, *arrays: Array) -> None:
     ----------
     kernel : compiled kernel
         Treats each element by itself.
-    *arrays : C-contiguous arrays of one size, at least 1
+    *arrays : C-contiguous arrays of one size, at least 1, or masks with a bit for each element
         Of the types and in the order the kernel takes, of any shape.
     """
     _run(kernel, arrays, arrays[0].size, None, None)
@@ -66,13 +67,12 @@ def over_rows(
 
 
 @functools.lru_cache(maxsize=64)  # takes a microsecond
-def slice_edges(rows: int, count: int, quantum: int = 1) -> tuple[int, ...]:
+def slice_edges(rows: int, count: int) -> tuple[int, ...]:
     """Return where so many slices of some rows begin, and where the last one ends.
 
-    Each but the last has a multiple of ``quantum`` rows; with few rows, some have none.
+    With few rows, some have none.
     """
-    groups = -(-rows // quantum)
-    return tuple(min(rows, groups * i // count * quantum) for i in range(count + 1))
+    return tuple(rows * i // count for i in range(count + 1))
 
 
 def _run(
@@ -132,14 +132,22 @@ def _on_threads(
     edges: tuple[int, ...] | None,
 ) -> list[float]:  # fmt: skip
     """Call the kernel's compiled code for each slice, on several threads."""
-    rows = elements or len(arrays[0])  # an element is a row of one
+    if elements:
+        rows = elements // QUANTUM
+        columns = [QUANTUM if a.size == elements else 1 for a in arrays]
+    else:
+        rows = len(arrays[0])
+        columns = [a.size // rows for a in arrays]
     if edges is None:
-        edges = slice_edges(rows, threads, QUANTUM if elements else 1)
+        edges = slice_edges(rows, threads)
     code, form = _load(kernel, arrays, elements, number)
-    table = np.array([(_address(a), a.size // rows, a.itemsize) for a in arrays], np.int64)
+    pairs = list(zip(arrays, columns, strict=True))
+    table = np.array([(_address(a), n, a.itemsize) for a, n in pairs], np.int64)
     results = np.empty(len(edges) - 1)
     with jit.on_threads(threads):
         shell.run_slices(results, code, form, table, _as_array(edges), number or 0.0)
+    if elements % QUANTUM:  # too few for a row
+        kernel(*as_matrices(*(a.reshape(-1)[rows * n :] for a, n in pairs)))
     return results.tolist()
 
 

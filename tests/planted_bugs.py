@@ -43,6 +43,13 @@ BUGS = [
     Bug(
         "relu' is 1 at 0",
         "kernels/relu.py",
+        'builder.fcmp_ordered("<=", values, zeros)',
+        'builder.fcmp_ordered("<", values, zeros)',
+        LAYERS,
+    ),
+    Bug(
+        "relu' is 1 at 0 among the last numbers",
+        "kernels/relu.py",
         "masked = value <= zero",
         "masked = value < zero",
         LAYERS,
@@ -50,15 +57,29 @@ BUGS = [
     Bug(
         "relu turns NaN into 0",
         "kernels/relu.py",
-        "flat_out[i] = zero if masked else value",
-        "flat_out[i] = value if value > zero else zero",
+        'builder.fcmp_ordered("<=", values, zeros)',
+        'builder.fcmp_unordered("<=", values, zeros)',
         LAYERS,
     ),
     Bug(
         "relu's gradient multiplies by the mask, inf * 0",
         "kernels/relu.py",
-        "flat_dx[i] = zero if flat_mask[i] else value",
-        "flat_dx[i] = value * dout.dtype.type(not flat_mask[i])",
+        "zero if flat_mask[whole] >> j & 1 else value",
+        "value * dout.dtype.type(not flat_mask[whole] >> j & 1)",
+        f"{LAYERS} {KERNELS}",
+    ),
+    Bug(
+        "relu's mask has the bits of each register at the same place",
+        "kernels/relu.py",
+        "builder.or_(bits, builder.shl(some, constant(k)))",
+        "builder.or_(bits, some)",
+        f"{LAYERS} {KERNELS}",
+    ),
+    Bug(
+        "relu forgets the numbers that fill no mask",
+        "kernels/relu.py",
+        "for j in range(dout.size - whole * MASK_BITS):",
+        "for j in range(0):",
         f"{LAYERS} {KERNELS}",
     ),
     Bug(
@@ -318,9 +339,9 @@ BUGS = [
     Bug(
         "Relu keeps its first mask",
         "layers/relu.py",
-        "self._mask, self._shape, self._dtype = mask, shape, dtype",
+        "self._mask, self._shape, self._dtype = mask, x.shape, x.dtype",
         "self._mask = mask if self._mask is None else self._mask\n"
-        "        self._shape, self._dtype = self._mask.shape, dtype",
+        "        self._shape, self._dtype = x.shape, x.dtype",
         LAYERS,
     ),
     Bug(
@@ -417,10 +438,17 @@ BUGS = [
     ),
     # --- layers on several threads ---------------------------------------------------------------
     Bug(
-        "threads: the rows behind the last whole part are left out",
+        "threads: the elements behind the last whole row are left out",
         "parallel.py",
-        "groups = -(-rows // quantum)",
-        "groups = rows // quantum",
+        "if elements % QUANTUM:",
+        "if elements < QUANTUM:",
+        PARALLEL,
+    ),
+    Bug(
+        "threads: a mask of bits is taken for a number an element",
+        "parallel.py",
+        "QUANTUM if a.size == elements else 1 for a in arrays",
+        "QUANTUM if a.itemsize == 4 else 1 for a in arrays",
         PARALLEL,
     ),
     Bug(

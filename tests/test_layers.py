@@ -231,6 +231,25 @@ def test_relu_mask_is_true_where_x_is_not_positive():
     assert layer.mask is None
     layer.forward(np.array([[1.0, -0.5], [0.0, np.nan]]))
     np.testing.assert_array_equal(layer.mask, [[False, True], [True, False]], strict=True)
+    layer.mask[...] = True
+    np.testing.assert_array_equal(layer.backward(np.ones((2, 2))), [[1, 0], [0, 1]])
+
+
+@by_dtype
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 127, 128, 129, 1000, 2**18])
+def test_relu_and_its_mask_are_right_for_any_size(size, dtype, rng):
+    x, dout = rng.normal(size=(2, size)).astype(dtype)
+    with np.errstate(invalid="ignore"):  # of any size: at the ends and in between
+        for value in np.nan, np.inf, -np.inf, 0.0, -0.0:
+            x[rng.integers(0, size, size // 10)] = value
+            dout[rng.integers(0, size, size // 10)] = value
+    layer = Relu()
+    for shape in [(size,), (1, size), (size, 1), (2, size // 2)][: 3 + (size % 2 == 0)]:
+        out, dx = layer.forward(x.reshape(shape)), layer.backward(dout.reshape(shape))
+        np.testing.assert_array_equal(layer.mask, x.reshape(shape) <= 0, strict=True)
+        np.testing.assert_array_equal(out.ravel(), np.where(x <= 0, 0, x), strict=True)
+        np.testing.assert_array_equal(dx.ravel(), np.where(x <= 0, 0, dout), strict=True)
+        assert not np.signbit(out[~np.isnan(out)]).any()
 
 
 @by_dtype

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import reference
 from ..kernels import affine, relu, scan, sigmoid, softmax_loss, update
+from ..kernels.simd import MASK_BITS
 from . import with_numpy
 from .with_numpy import DEFAULT_RATE, RATES, Array, Call, LayerData, aligned
 
@@ -42,7 +43,8 @@ def ours(name: str, data: LayerData) -> Call:
     if name.endswith("_update"):
         return _update(kernel, name, data)
     N = len(data.a)
-    out, y, mask = aligned(data.a, 2), aligned(data.a, 4), aligned(data.a > 0, 4)
+    out, y = aligned(data.a, 2), aligned(data.a, 4)
+    mask = aligned(np.empty((1, -(-data.a.size // MASK_BITS)), np.int64), 4)
     b, db = aligned(data.b, 3), aligned(data.b, 4)
     scale = 1 / N
     if name == "relu_backward":

@@ -490,7 +490,7 @@ for T in np.float32, np.float64:
     net.gradient(x[many], labels[many])
     net.predict(x[many])
     network.TwoLayerNet(256, 32, 4, dtype=T, seed=0).gradient(np.eye(256, dtype=T)[many], many)
-    out, mask, y = np.empty((4, 6), T), np.empty((4, 6), np.bool_), x.astype(T)
+    out, mask, y = np.empty((4, 6), T), np.empty((1, 1), np.int64), x.astype(T)
     parallel._on_threads(jit.MAX_THREADS, relu.relu_forward, (out, mask, y), 24, None, None)
     assert (out == y).all()
 print(json.dumps(compiled()))

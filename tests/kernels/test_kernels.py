@@ -1,7 +1,7 @@
 """Every kernel, called directly: its numbers against the reference, and the law of kernels.
 
 A kernel overwrites its outputs whole, writes nothing else, and returns None or a number.  Each is
-called with outputs full of NaN (masks full of True or False) that lie between guards.
+called with outputs full of NaN (masks full of ones or zeros) that lie between guards.
 """
 
 import importlib
@@ -34,6 +34,7 @@ from fastbp.kernels import (
     step,
     update,
 )
+from fastbp.kernels.simd import MASK_BITS
 
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
 BIG = (33, 65) if jit.JIT_DISABLED else (513, 257)
@@ -72,12 +73,22 @@ def bias_backward(rng, shape, T):
 def relu_forward(rng, shape, T):
     x = rng.normal(size=shape).astype(T)
     oracle = reference.Relu()
-    return Call(relu.relu_forward, outputs=[oracle.forward(x), oracle.mask], inputs=[x])
+    return Call(relu.relu_forward, outputs=[oracle.forward(x), as_bits(oracle.mask)], inputs=[x])
 
 
 def relu_backward(rng, shape, T):
     dout, mask = rng.normal(size=shape).astype(T), rng.random(shape) < 0.5
-    return Call(relu.relu_backward, outputs=[np.where(mask, 0, dout)], inputs=[mask, dout])
+    outputs, inputs = [np.where(mask, 0, dout)], [as_bits(mask), dout]
+    return Call(relu.relu_backward, outputs=outputs, inputs=inputs)
+
+
+def as_bits(mask):
+    """Return an array of bool as a row of masks: the lowest bit of the first is the first one."""
+    numbers = np.zeros((1, -(-mask.size // MASK_BITS)), np.int64)
+    for i, masked in enumerate(mask.ravel().tolist()):
+        bit = np.uint64(masked << i % MASK_BITS)
+        numbers[0, i // MASK_BITS] |= bit.astype(np.int64)
+    return numbers
 
 
 def sigmoid_forward(rng, shape, T):
@@ -221,12 +232,12 @@ class Outcome:
     returned: Any
 
 
-def run(name, shape, dtype, fill=np.nan, mask_fill=True):
+def run(name, shape, dtype, fill=np.nan, mask_fill=-1):
     """Call a kernel of the table."""
     call = CALLS[name](np.random.default_rng(0), shape, dtype)
     outputs = [
-        guarded(np.full(o.shape, mask_fill), bool)
-        if o.dtype == bool
+        guarded(np.full(o.shape, mask_fill), o.dtype)
+        if o.dtype == np.int64
         else guarded(np.full(o.shape, fill), dtype)
         for o in call.outputs
     ]
@@ -266,7 +277,7 @@ def test_a_kernel_returns_none_or_the_loss(name, shape, dtype):
 @by_kernel
 def test_a_kernel_does_not_rely_on_what_its_outputs_hold(name, shape, dtype):
     outcome = run(name, shape, dtype)
-    again = run(name, shape, dtype, fill=-1e30, mask_fill=False)
+    again = run(name, shape, dtype, fill=-1e30, mask_fill=0)
     for one, other in zip(outcome.outputs, again.outputs, strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
 
@@ -304,19 +315,40 @@ def test_every_kernel_is_in_the_table():
 
 @by_dtype
 def test_relu_forward_masks_zeros_and_lets_nan_pass(dtype):
-    x = np.array([[0, -0.0, np.nan, np.inf, -np.inf, 1e-45]], dtype)
-    out, mask = np.full_like(x, np.nan), np.zeros(x.shape, bool)
-    relu.relu_forward(out, mask, x)
-    np.testing.assert_array_equal(mask, [[True, True, False, False, True, x[0, 5] == 0]])
-    np.testing.assert_array_equal(out, np.where(mask, 0, x))
+    special = np.array([[0, -0.0, np.nan, np.inf, -np.inf, 1e-45]], dtype)
+    for before in (0, 64 - 3, 64, 128 + 5):  # among whole registers, at their end, behind them
+        x = np.concatenate([np.ones((1, before), dtype), special], axis=1)
+        out, mask = np.full_like(x, np.nan), np.zeros((1, -(-x.size // MASK_BITS)), np.int64)
+        relu.relu_forward(out, mask, x)
+        masked = [False] * before + [True, True, False, False, True, x[0, -1] == 0]
+        np.testing.assert_array_equal(mask, as_bits(np.array(masked)))
+        np.testing.assert_array_equal(out, np.where(masked, 0, x))
+        assert not np.signbit(out[~np.isnan(out)]).any()
 
 
 @by_dtype
 def test_relu_backward_selects_and_does_not_multiply(dtype):
-    dout, mask = np.array([[np.inf, np.nan, np.inf]], dtype), np.array([[True, True, False]])
-    dx = np.full_like(dout, 7)
-    relu.relu_backward(dx, mask, dout)
-    np.testing.assert_array_equal(dx, [[0, 0, np.inf]])
+    dout = np.tile(np.array([[np.inf, np.nan, np.inf, np.nan]], dtype), 17)  # 64, and 4 behind
+    mask, dx = np.tile([True, True, False, False], 17), np.full_like(dout, 7)
+    relu.relu_backward(dx, as_bits(mask), dout)
+    np.testing.assert_array_equal(dx, np.tile([[0, 0, np.inf, np.nan]], 17))
+
+
+@by_dtype
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 127, 128, 129, 1000])
+def test_each_number_of_relu_has_a_bit_of_its_own(size, dtype):
+    for positive in {0, 1, size // 2, size - 2, size - 1} & set(range(size)):
+        x = np.full((1, size), -1, dtype)
+        x[0, positive] = 3
+        (out, around), (mask, around_mask) = guarded(x, dtype), guarded(as_bits(x > 0), np.int64)
+        relu.relu_forward(out, mask, x)
+        np.testing.assert_array_equal(mask, as_bits(x <= 0))
+        np.testing.assert_array_equal(out, np.maximum(x, 0))
+        relu.relu_backward(out, mask, x + 5)
+        np.testing.assert_array_equal(out, np.where(x > 0, 8, 0))
+        for buffer in around, around_mask:
+            assert (buffer[:GUARDS] == GUARD).all()
+            assert (buffer[-GUARDS:] == GUARD).all()
 
 
 @by_dtype
