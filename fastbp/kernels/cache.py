@@ -78,8 +78,11 @@ class KernelCache(_Cache):  # type: ignore[misc]
                 path.unlink()
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """Return the compiled kernel for argument types, or None where there is none to trust."""
-        context.refresh()
+        """Return the compiled kernel for argument types, or None where there is none to trust.
+
+        Machine code needs nothing of Numba's compiler, which Numba would first load all the same:
+        0.2 s of the first step in a process.
+        """
         if not self._enabled:
             return None
         # Any damage that a checksum cannot know of (another library's fault) costs a compilation.
