@@ -1,7 +1,6 @@
 """What the loop is told, left in memory: threads get its address instead of all of its arrays.
 
-To start its threads Numba copies every field of every array for each of them: that takes as long as
-a small layer.
+Numba copies every field of every array for each of its threads, each time it starts them: 0.4 us.
 """
 
 from __future__ import annotations
