@@ -286,7 +286,7 @@ def _compressed(
     With a scale as codes, if all values have one.
     """
     segments = len(edges) - 1
-    N = len(starts) // segments
+    N = (len(starts) - 1) // segments
     words = masks.size // max(1, N * segments)
     pieces = [slice(p.start * segments, p.stop * segments) for p in _pieces(N, CALL_ROWS)]
     room = starts[-1]

@@ -57,7 +57,8 @@ def _operate_sparse(
 ) -> None:  # fmt: skip
     """Do one thread's share of one operation: rows n0 to n1, ranges r0 to r1 of the inputs.
 
-    A kernel of its own, compiled for those who have such inputs: it takes half as long as the loop.
+    A kernel of its own, for those who have such inputs: compiling it takes half as long as the
+    loop does.
     """
     if what == COMPRESS:
         if data.x.size:
