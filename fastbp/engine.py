@@ -15,15 +15,18 @@ import numpy as np
 
 from . import threads as _threads
 from ._arrays import Array, as_kernel_array, is_finite
+from ._memory import aligned_zeros
 from .kernels import exchange, gemm, jit, sparse_layer, step, tables
 from .kernels import rule as rules
 from .kernels.arguments import ROOM, leave_arguments
 from .kernels.exchange import note_addresses
+from .kernels.meeting import YIELD, room_to_meet
 from .pace import Pace
 from .plan import Plan
 
-# Multiply-adds of a step from which a second thread is worth a try: 20 us on one core.
-PARALLEL_WORK = 1_000_000
+# Multiply-adds of a batch from which a second thread is worth a try.  Of training, whose calls have
+# many batches: 3 us on one core.  Else threads may have to be woken for a single one: 20 us.
+PARALLEL_WORK, PARALLEL_WORK_ALONE = 50_000, 1_000_000
 # Seconds of a training step for each example and weight, at a tenth of what one core can do.
 SECONDS_OF_WORK = 6 / 10e9
 
@@ -33,6 +36,8 @@ CONSECUTIVE_ROWS = 252
 
 KEEP_GRADIENT = tables.Rule(tables.KEEP, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)
 EXACT_TYPES = tuple(map(type, KEEP_GRADIENT))
+
+ALONE = np.zeros(0, np.int64)  # in place of a meeting's array
 
 
 class Engine:
@@ -103,18 +108,22 @@ class Engine:
         losses, right = np.zeros(batches), np.zeros(batches, np.int64)
         pace = self._pace(kind, data, int(begins[1] - begins[0]))
         threads = pace.threads
-        net, code = self._ready(kind, data, rule, threads > 1)
+        workers = min(threads, jit.MAX_THREADS)
+        net, code, run = self._ready(kind, data, rule, workers > 1)
         one = net.buffer.dtype.type(1)
         begin = time.perf_counter()
         memory = np.empty(ROOM, np.int64)  # of this call alone, until it returns
         arguments = leave_arguments(memory, net, data, rule, rows)
-        if threads == 1:
-            done = step.run(losses, right, one, code, arguments, begins, 1)
-        else:
-            with jit.on_threads(threads):
-                done = step.run_parallel(losses, right, one, code, arguments, begins, threads)
-        pace.learn(threads, (time.perf_counter() - begin) / done)
-        return losses[:done], right[:done]
+        done = np.zeros(workers, np.int64)
+        loop = done, losses, right, one, code, arguments, begins
+        if workers > 1:
+            with jit.on_threads(workers):
+                step.run_parallel(*loop, prepare_meeting(workers), run, workers, threads)
+        if done[0] == 0:  # alone, or the others have not come
+            step.run(*loop, ALONE, 0, 1, threads)
+        count = int(done[0])
+        pace.learn(threads, (time.perf_counter() - begin) / count, count)
+        return losses[:count], right[:count]
 
     def load(self, kind: str, data: tables.Data, rule: tables.Rule, batch: int) -> None:
         """Compile or load what the next call of ``run`` needs, for batches of this size."""
@@ -123,8 +132,8 @@ class Engine:
 
     def _ready(
         self, kind: str, data: tables.Data, rule: tables.Rule, parallel: bool
-    ) -> tuple[tables.Net, int]:
-        """Return the table of the program, and the address of the compiled loop."""
+    ) -> tuple[tables.Net, int, int]:
+        """Return the table of the program, and the addresses of the compiled loop's two parts."""
         sparse, decay = data.source == tables.SPARSE, rule.decay > 0
         steps = rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay)
         key = kind, sparse, decay, steps
@@ -143,7 +152,7 @@ class Engine:
         if loaded not in _loops:
             leave_arguments(np.empty(ROOM, np.int64), net, data, rule, np.zeros(0, np.int64))
             _loops[loaded] = _load(parallel, net.buffer.dtype)
-        return net, _loops[loaded]
+        return net, *_loops[loaded]
 
     def batches_a_call(self, kind: str, data: tables.Data, batch: int) -> int:
         """Return how many batches of a size the next call of a program should get."""
@@ -155,7 +164,8 @@ class Engine:
         if most is None:
             most, fixed = _threads.compiled_threads(), _threads.is_fixed()
         most = min(most, tables.MAX_THREADS)  # each has scratch memory of its own
-        small = not fixed and batch * self._work < PARALLEL_WORK
+        least = PARALLEL_WORK if kind == "train" else PARALLEL_WORK_ALONE
+        small = not fixed and batch * self._work < least
         if most > 1 and (small or not _threads.can_run_parallel()):
             most = 1
         # Times of batches that are about as large, and of the same kind of inputs.
@@ -233,6 +243,13 @@ class Engine:
         return float(losses[0]), grads
 
 
+def prepare_meeting(workers: int) -> Array:
+    """Return the array that the threads of one call need to meet."""
+    meeting = aligned_zeros(room_to_meet(workers), np.dtype(np.int64))
+    meeting[YIELD] = _threads.address_of_yield()
+    return meeting
+
+
 def _exact(rule: tables.Rule) -> tables.Rule:
     """Return a rule with numbers of exactly the types the compiled code was made for.
 
@@ -275,12 +292,15 @@ def _address_of_exchange(net: tables.Net, data: tables.Data) -> int:
     return _address(exchange.exchange, net.buffer.dtype, net, data, *(0,) * 8)
 
 
-def _load(parallel: bool, dtype: np.dtype[Any]) -> int:
-    """Compile or load the loop for a type; returns the address of its body."""
-    one, shell = dtype.type(1), step.run_parallel if parallel else step.run
+def _load(parallel: bool, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Compile or load the loop for a type; returns the addresses of its body and of itself."""
+    one, numbers = dtype.type(1), np.zeros(0, np.int64)
     code = _address(step.region, dtype, 0, one, *(0,) * 7)
-    _address(shell, dtype, np.zeros(0), np.zeros(0, np.int64), one, 0, 0, np.zeros(0, np.int64), 0)
-    return code
+    arguments = numbers, np.zeros(0), numbers, one, 0, 0, numbers, numbers, 0, 0, 0
+    run = _address(step.run, dtype, *arguments)
+    if parallel:
+        _address(step.run_parallel, dtype, *arguments)
+    return code, run
 
 
 def _address(kernel: Any, dtype: np.dtype[Any], *arguments: Any) -> int:
@@ -292,5 +312,5 @@ def _address(kernel: Any, dtype: np.dtype[Any], *arguments: Any) -> int:
 
 # Where the code of the kernels that are loaded begins.
 _addresses: dict[tuple[Any, str], int] = {}
-# Where the loop's body begins, for each type and shell, serial or parallel, that is loaded with it.
-_loops: dict[tuple[str, bool], int] = {}
+# Where the loop's body begins, and the loop, for each type, with or without the parallel shell.
+_loops: dict[tuple[str, bool], tuple[int, int]] = {}

@@ -6,6 +6,8 @@ threads that wait for each other are many times slower than one.
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Pace"]
 
 # Seconds a compiled call should take: long against its overhead, short enough for Ctrl-C and the
@@ -13,6 +15,10 @@ __all__ = ["Pace"]
 CALL_SECONDS = 0.02
 # The most batches a call, however short they are; and those of a call that tries something out.
 CALL_BATCHES, TRIAL_BATCHES = 1000, 4
+# A call of fewer seconds says little if it seems slow: threads had to wake up, code and data came
+# into the caches.  It is repeated with so many times the batches.  Not at once with many: beside a
+# busy core a batch can take milliseconds.
+SHORT_SECONDS, LONGER = 1e-3, 8
 # Calls until the number of threads that was slower gets another try.  Each time it is slower
 # again the wait doubles, so that trials cost little where a core stays busy.
 FIRST_WAIT, LONGEST_WAIT = 20, 640
@@ -43,6 +49,7 @@ class Pace:
         self._wait = FIRST_WAIT
         self._calls = 0  # since both numbers are known, or since the last trial
         self._trial: int | None = None
+        self._trial_batches = TRIAL_BATCHES
 
     @property
     def threads(self) -> int:
@@ -57,11 +64,11 @@ class Pace:
         """The number of batches for the next call."""
         seconds = self._seconds.get(self.threads)
         if seconds is None:
-            return TRIAL_BATCHES if TRIAL_BATCHES * self._guess <= CALL_SECONDS else 1
-        most = CALL_BATCHES if self._trial is None else TRIAL_BATCHES
+            return self._trial_batches if TRIAL_BATCHES * self._guess <= CALL_SECONDS else 1
+        most = CALL_BATCHES if self._trial is None else self._trial_batches
         return max(1, min(most, int(CALL_SECONDS / seconds)))
 
-    def learn(self, threads: int, seconds: float) -> None:
+    def learn(self, threads: int, seconds: float, batches: int = 1) -> None:
         """Take notice of a call.
 
         Parameters
@@ -70,21 +77,34 @@ class Pace:
             On so many it ran.
         seconds : float
             It took for each batch.
+        batches : int
+            How many it had.
         """
         before = self._seconds.get(threads)
+        if threads == self._trial or before is None:
+            first = 0.0 if threads == 1 else math.inf  # with nothing to compare: one, or all fixed
+            slow = seconds >= self._seconds.get(self._other(threads), first)
+            short = batches * seconds < SHORT_SECONDS and batches < CALL_BATCHES
+            if slow and short and batches >= self._trial_batches:
+                self._trial_batches *= LONGER
+                return
+            self._trial_batches = TRIAL_BATCHES
         if before is not None and abs(seconds / before - 1) < 0.5:
             seconds = 0.7 * before + 0.3 * seconds
         # A change by half is believed at once: another program has begun to use a core, or ended.
         self._seconds[threads] = seconds
         if threads == self._trial:
-            lost = self.most + 1 - self._trial  # what ran before the trial
-            won = seconds < self._seconds[lost]
+            won = seconds < self._seconds[self._other(self._trial)]
             self._wait = FIRST_WAIT if won else min(LONGEST_WAIT, 2 * self._wait)
             self._trial, self._calls = None, 0
         elif self._trial is None and len(self._seconds) == 2:
             self._calls += 1
             if self._calls >= max(self._wait, self._calls_a_trial()):
-                self._trial = self.most + 1 - self.threads
+                self._trial = self._other(self.threads)
+
+    def _other(self, threads: int) -> int:
+        """Return the other one of the two numbers of threads."""
+        return self.most + 1 - threads
 
     def _calls_a_trial(self) -> int:
         """Return how many calls a trial needs between, to take its share of time and no more."""

@@ -143,7 +143,7 @@ class Plan:
         turned = max(tables.GROUP, self.longest_range()) * widest
         self._scratch = turned + self._room_to_turn()
         scratch = self._take(tables.MAX_THREADS * self._scratch)
-        other_half = self._take(self.rows * layers[0, tables.H_ROW])
+        sums = self._take(tables.HALVES * self.rows * layers[0, tables.H_ROW])
         self.buffer = aligned_zeros(self._end, self.dtype)
         self.layers = layers
         self._pad_logits()
@@ -167,7 +167,7 @@ class Plan:
             aligned_zeros(tables.HALVES * places, np.dtype(np.int64)),
             np.zeros((L, 2)),
             np.array(
-                [self.parameters, zeros, scratch, self._scratch, other_half, masks, turned],
+                [self.parameters, zeros, scratch, self._scratch, sums, masks, turned],
                 np.int64,
             ),
             tile=0,  # these addresses are known once there is compiled code
@@ -352,10 +352,12 @@ class Plan:
         table = []
         for i, (operation, l, division) in enumerate(operations):
             previous, _, divided = operations[i - 1]
-            together = i > 0 and (
+            together = (
                 previous >= tables.UPDATE  # nobody else reads what is updated
                 or (operation != tables.UPDATE and division == divided != tables.BY_PANELS)
             )
+            if i == 0:  # what comes before is the end of the batch before
+                together = kind == "train" and division == first == tables.BY_INPUTS
             table.append((operation, l, division, 0 if together else 1))
         return np.array(table, np.int64)
 

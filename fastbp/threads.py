@@ -8,8 +8,10 @@ many are fastest.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
 from typing import Any
 
 import numpy as np  # also because threadpoolctl finds only libraries that are loaded
@@ -119,6 +121,19 @@ def _has_fast_threads() -> bool:
     from .kernels import jit  # brings Numba, which `fastbp.get_num_threads()` does not need
 
     return jit.has_fast_threads()
+
+
+@functools.cache
+def address_of_yield() -> int:
+    """Return the address of the system's function that lets other threads have the core, or 0."""
+    try:
+        if sys.platform == "win32":
+            function = ctypes.WinDLL("kernel32").SwitchToThread
+        else:
+            function = ctypes.CDLL(None).sched_yield
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 # Obeyed when this module is first imported, which the layers do.

@@ -305,7 +305,7 @@ def test_imports_inside_functions_are_on_the_list(module):
 # Those that write vector instructions themselves name Numba's types and LLVM's.
 INTRINSICS = {
     f"fastbp.kernels.{name}"
-    for name in ("simd", "calls", "rows", "gemm", "sparse", "arguments", "relu", "shell")
+    for name in ("simd", "calls", "rows", "gemm", "sparse", "arguments", "relu", "shell", "meeting")
 }
 VOCABULARY = {
     "llvmlite.binding",

@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import pytest
 
-from fastbp.pace import CALL_BATCHES, CALL_SECONDS, FIRST_WAIT, LONGEST_WAIT, TRIAL_BATCHES, Pace
+from fastbp.pace import (
+    CALL_BATCHES,
+    CALL_SECONDS,
+    FIRST_WAIT,
+    LONGER,
+    LONGEST_WAIT,
+    SHORT_SECONDS,
+    TRIAL_BATCHES,
+    Pace,
+)
 
 
 def ran(pace, seconds, calls=1):
@@ -120,3 +129,61 @@ def test_a_trial_is_short():
 def test_the_first_call_of_long_batches_is_a_single_one():
     assert Pace(2, fixed=False, guess=CALL_SECONDS / 2).batches == 1
     assert Pace(2, fixed=False, guess=CALL_SECONDS / 8).batches == TRIAL_BATCHES
+
+
+# --- short batches -------------------------------------------------------------------------------
+
+STEP = {1: 1e-5, 2: 6e-6}  # seconds a batch
+WAKING = 6e-5  # before the first of a call, on two threads
+
+
+def train(pace, calls, step, waking=WAKING):
+    """Make calls of as many batches as they should have; returns (threads, batches) of each."""
+    made = []
+    for _ in range(calls):
+        threads, batches = pace.threads, pace.batches
+        seconds = batches * step[threads] + (waking if threads > 1 else 0)
+        pace.learn(threads, seconds / batches, batches)
+        made.append((threads, batches))
+    return made
+
+
+def test_threads_that_must_wake_up_are_not_judged_by_a_few_short_batches():
+    pace = Pace(2, fixed=False)
+    made = train(pace, 40, STEP)
+    assert STEP[1] < WAKING / TRIAL_BATCHES  # by four batches two threads are slower
+    assert made[-1][0] == 2
+    assert [n for n, _ in made].index(2) <= 3  # soon
+
+
+def test_one_thread_is_not_judged_by_its_first_batches():
+    pace = Pace(2, fixed=False)
+    pace.learn(1, 10 * STEP[1], TRIAL_BATCHES)  # nothing was in the caches
+    slower = {1: STEP[1], 2: 3 * STEP[1]}
+    assert train(pace, 10, slower)[-1][0] == 1
+
+
+def test_trials_get_longer_only_while_they_are_short():
+    pace = Pace(2, fixed=False)
+    busy = {1: 1e-5, 2: 8e-3}
+    made = train(pace, 60, busy)
+    tried = [batches for threads, batches in made if threads == 2]
+    assert max(tried) == TRIAL_BATCHES  # 32 ms, and not 2 s
+    assert made[-1][0] == 1
+
+
+def test_a_trial_that_lost_at_length_has_lost():
+    pace = Pace(2, fixed=False)
+    made = train(pace, 2 * FIRST_WAIT, {1: 1e-5, 2: 1.1e-5})
+    tried = [batches for threads, batches in made if threads == 2]
+    assert tried[:3] == [TRIAL_BATCHES * LONGER**i for i in range(3)]
+    assert tried[2] * 1.1e-5 > SHORT_SECONDS
+    assert made[-1][0] == 1
+
+
+def test_calls_that_are_shorter_than_they_should_be_are_judged_as_they_are():
+    """A gradient is one batch, whatever is said; epochs of few batches end calls, too."""
+    pace = Pace(2, fixed=False)
+    for _ in range(3):
+        pace.learn(pace.threads, 1e-4 * pace.threads, 1)
+    assert set(pace._seconds) == {1, 2}

@@ -417,7 +417,9 @@ def test_squares_are_summed_only_with_a_weight_decay(sizes, decay):
 @by_dtype
 def test_threads_meet_where_the_work_is_divided_anew(sizes, dtype, kind):
     program = Plan(sizes, "relu", dtype, 100, slots=1).program(kind, decay=True)
-    assert program[0, tables.BEGINS_REGION] == 1
+    # Who has updated a half of W may go on with it, in the next batch.
+    kept = kind == "train" and program[0, tables.DIVISION] == tables.BY_INPUTS
+    assert program[0, tables.BEGINS_REGION] == (0 if kept else 1)
     for before, now in itertools.pairwise(program):
         together = now[tables.BEGINS_REGION] == 0
         ends = tables.UPDATE, tables.DELIVER  # nobody else needs what they write

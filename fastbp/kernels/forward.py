@@ -28,7 +28,6 @@ from .tables import (
     INPUTS,
     LAST,
     LINE,
-    OTHER_HALF,
     OUTPUTS,
     RELU,
     ROW,
@@ -36,6 +35,7 @@ from .tables import (
     SIGMOID,
     SOFTMAX_BLOCK,
     START,
+    SUMS,
     WIDTH,
     X_ROW,
     X_ROWS,
@@ -119,7 +119,7 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
     buffer, layer = net.buffer, row_of(net.layers, l)
     least = buffer.dtype.type(-math.inf)
     k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
-    to = layer[H] if half == 0 else net.sizes[OTHER_HALF]
+    to = sums_of_half(net, half)
     table = rows_of_inputs(layer, half)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
@@ -163,14 +163,21 @@ def multiply(
 
 
 @part
+def sums_of_half(net: Any, half: int) -> int:
+    """Return the offset of the sums over a half of the inputs of the first layer."""
+    return net.sizes[SUMS] + half * net.work.shape[1] * net.layers[0, H_ROW]
+
+
+@part
 def join_halves(net: Any, l: int, n0: int, n1: int) -> None:
     """``h = activation(sum of the halves)`` for rows n0 to n1."""
     buffer, layer = net.buffer, row_of(net.layers, l)
     for n in range(n0, n1):
         h = view(buffer, layer[H] + n * layer[H_ROW], layer[WIDTH])
-        other = view(buffer, net.sizes[OTHER_HALF] + n * layer[H_ROW], layer[WIDTH])
+        one = view(buffer, sums_of_half(net, 0) + n * layer[H_ROW], layer[WIDTH])
+        other = view(buffer, sums_of_half(net, 1) + n * layer[H_ROW], layer[WIDTH])
         for j in range(h.size):
-            h[j] += other[j]
+            h[j] = one[j] + other[j]
         activate(h, layer[ACTIVATION])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .calls import call_at
 from .compress import compress_segment
-from .forward import activate
+from .forward import activate, sums_of_half
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
@@ -30,7 +30,6 @@ from .tables import (
     MASKS,
     NUMBERS_A_COLUMN,
     OPERATION,
-    OTHER_HALF,
     PARAMETERS,
     ROW,
     SCRATCH,
@@ -78,8 +77,8 @@ def forward_sparse(
     Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
     """
     buffer, layer = net.buffer, row_of(net.layers, 0)
-    to = layer[H] if r0 == 0 else net.sizes[OTHER_HALF]
     segments, words = data.edges.size - 1, net.sizes[MASKS]
+    to = layer[H] if r1 - r0 == segments else sums_of_half(net, int(r0 > 0))
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
     ahead = data.x.size == 0 and not updated

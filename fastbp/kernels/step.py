@@ -32,7 +32,8 @@ from .forward import (
     total_loss,
 )
 from .gemm import TILE_ROWS
-from .jit import JIT_DISABLED, intrinsic, kernel, prange
+from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
+from .meeting import all_come, meet
 from .simd import row_of
 from .sparse_layer import operate_sparse_at
 from .tables import (
@@ -169,13 +170,25 @@ if JIT_DISABLED:
     _call_region = _call_region_in_python
 
 
+@part
+def end_of_region(net: Any, first: int) -> int:
+    """Return where the operations end that follow the first one without a meeting."""
+    last = first + 1
+    while last < net.program.shape[0] and net.program[last, BEGINS_REGION] == 0:
+        last += 1
+    return last
+
+
 def _run(
-    losses: Any, right: Any, one: Any, code: int, arguments: int, begins: Any, threads: int
-) -> int:
-    """Run the program once for each batch.
+    done: Any, losses: Any, right: Any, one: Any, code: int, arguments: int, begins: Any,
+    meeting: Any, worker: int, workers: int, threads: int,
+) -> None:  # fmt: skip
+    """Run the program once for each batch: one worker's part of it.
 
     Parameters
     ----------
+    done : (workers,) int64 - this worker's is overwritten with the number of batches done, all or
+        up to the one whose loss is not finite; or with 0, if not all workers have come
     losses : (S,) float64 - overwritten with the mean loss of each batch, before the update
     right : (S,) int64 - overwritten with the number of examples right, by 'measure' only
     one : float32 or float64 - any number of the network's type
@@ -183,39 +196,73 @@ def _run(
     arguments : int - where net, data, rule and the examples of all batches were left; the buffer
         and the state of net are updated
     begins : (S + 1,) int64 - where in ``rows`` each batch begins, and the last one ends
-    threads : int
-
-    Returns
-    -------
-    int
-        The number of batches done, all or up to the one whose loss is not finite.
+    meeting : int64 array - of :func:`.meeting.prepare_meeting`, if there are more workers
+    worker, workers : int - which one of how many runs this; the first one notes the results
+    threads : int - how many shares the workers have to do
     """
     net, _, rule, _ = arguments_at(arguments, one)
-    operations = net.program.shape[0]
+    if workers > 1 and not all_come(meeting, worker, workers):
+        done[worker] = 0
+        return
+    operations, met = net.program.shape[0], 0
     for s in range(losses.size):
         begin, end = begins[s], begins[s + 1]
         first = 0
         while first < operations:
-            last = first + 1
-            while last < operations and net.program[last, BEGINS_REGION] == 0:
-                last += 1
+            last = end_of_region(net, first)
+            if workers > 1 and net.program[first, BEGINS_REGION] != 0:
+                met += 1
+                meet(meeting, worker, workers, met)
             if net.program[first, OPERATION] == UPDATE:
-                losses[s] = total_loss(net, rule, end - begin)
-                if rule.stop != 0 and not math.isfinite(losses[s]):
-                    return s + 1
-            for thread in prange(threads):
+                loss = total_loss(net, rule, end - begin)
+                if worker == 0:
+                    losses[s] = loss
+                if rule.stop != 0 and not math.isfinite(loss):
+                    done[worker] = s + 1
+                    return
+            for thread in range(worker, threads, workers):
                 _call_region(code, arguments, one, begin, end, s, first, last, thread, threads)
             first = last
         if net.program[operations - 1, OPERATION] == MEASURE:
-            losses[s] = total_loss(net, rule, end - begin)
-            hits = 0.0
-            for n in range(end - begin):
-                hits += net.work[2, n]
-            right[s] = np.int64(hits)
-    return losses.size
+            if workers > 1:
+                met += 1
+                meet(meeting, worker, workers, met)
+            if worker == 0:
+                losses[s] = total_loss(net, rule, end - begin)
+                hits = 0.0
+                for n in range(end - begin):
+                    hits += net.work[2, n]
+                right[s] = np.int64(hits)
+    done[worker] = losses.size
+
+
+@intrinsic
+def _call_run(
+    typing: Any, address: Any, done: Any, losses: Any, right: Any, one: Any, code: Any,
+    arguments: Any, begins: Any, meeting: Any, worker: Any, workers: Any, threads: Any,
+) -> Any:  # fmt: skip
+    """Call the compiled ``run`` at an address."""
+    return call_at(
+        done, losses, right, one, code, arguments, begins, meeting, worker, workers, threads
+    )
+
+
+def _run_parallel(
+    done: Any, losses: Any, right: Any, one: Any, code: int, arguments: int, begins: Any,
+    meeting: Any, run: int, workers: int, threads: int,
+) -> None:  # fmt: skip
+    """Call ``run``, at an address, once for each worker, on as many threads at a time."""
+    for worker in prange(workers):
+        _call_run(
+            run, done, losses, right, one, code, arguments, begins, meeting, worker, workers,
+            threads,
+        )  # fmt: skip
 
 
 region = kernel("int64, T," + "int64," * 6 + "int64", by_address=True)(_region)
-_RUN = "float64[::1], int64[::1], T, int64, int64, int64[::1], int64"
+_RUN = (
+    "int64[::1], float64[::1], int64[::1], T, int64, int64, int64[::1], int64[::1], int64, int64, "
+    "int64"
+)
 run = kernel(_RUN)(_run)
-run_parallel = kernel(_RUN, parallel=True)(_run)
+run_parallel = kernel(_RUN, parallel=True)(_run_parallel)

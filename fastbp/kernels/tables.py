@@ -91,7 +91,7 @@ class Net(NamedTuple):
         of columns
     finite : float64[:, ::1] - 0 for each half of the rows of the user's W, NaN if it is not finite
     sizes : int64[::1] - parameters, offset of zeros, of scratch, scratch a thread, offset of sums
-        over the second half of the inputs, masks of a segment of sparse inputs, and where in the
+        over each half of the inputs, masks of a segment of sparse inputs, and where in the
         scratch of a thread thin columns lie, turned to rows
     tile : int - the address of the compiled tile of the matrix product
     sparse : int - the address of the compiled work on inputs that are mostly zeros, or 0 where they
@@ -117,7 +117,7 @@ class Net(NamedTuple):
     exchange: int
 
 
-PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, OTHER_HALF, MASKS, TURNED = range(7)
+PARAMETERS, ZEROS, SCRATCH, SCRATCH_SIZE, SUMS, MASKS, TURNED = range(7)
 
 
 class Data(NamedTuple):

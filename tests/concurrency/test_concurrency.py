@@ -133,6 +133,12 @@ def test_children_train_with_any_threading_layer(name):
     assert len(set(play("family", "fork", NUMBA_THREADING_LAYER=name))) == 1
 
 
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": 1}, {"OMP_DYNAMIC": "true"}])
+def test_one_thread_that_gets_the_work_of_two_does_not_wait_for_itself(limit):
+    together, alone = play("own_networks", 30, NUMBA_THREADING_LAYER="omp", **limit)
+    assert together == alone
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_any_number_of_numbas_threads_gives_the_same_bits(count):
     together, alone = play("own_networks", 30, NUMBA_NUM_THREADS=count)
