@@ -117,8 +117,7 @@ class Engine:
         done = np.zeros(workers, np.int64)
         loop = done, losses, right, one, code, arguments, begins
         if workers > 1:
-            with jit.on_threads(workers):
-                step.run_parallel(*loop, prepare_meeting(workers), run, workers, threads)
+            step.run_parallel(*loop, prepare_meeting(workers), run, workers, threads)
         if done[0] == 0:  # alone, or the others have not come
             step.run(*loop, ALONE, 0, 1, threads)
         count = int(done[0])

@@ -50,15 +50,16 @@ __all__ = [
     "cache_folder",
     "compile_all",
     "count_all",
+    "get_num_threads",
     "has_fast_threads",
     "has_gil",
     "inlined",
     "intrinsic",
     "kernel",
-    "on_threads",
     "part",
     "prange",
     "scalar_part",
+    "set_num_threads",
     "target_features",
     "threading_layer",
     "types_in",
@@ -263,22 +264,12 @@ def threading_layer() -> str | None:
         return None
 
 
-class on_threads:  # noqa: N801 - a `with` block, and a generator would take a microsecond more
-    """Run parallel kernels on n threads within a block; every Python thread has its own number."""
-
-    __slots__ = ("_before", "_n")
-
-    def __init__(self, n: int) -> None:
-        self._n = min(n, MAX_THREADS)
-
-    def __enter__(self) -> None:
-        self._before = numba.get_num_threads()
-        if self._n != self._before:  # to set it takes microseconds
-            numba.set_num_threads(self._n)
-
-    def __exit__(self, *error: object) -> None:
-        if self._n != self._before:
-            numba.set_num_threads(self._before)
+# Numba's own functions of these names, for parallel kernels: from Python they take a microsecond.
+# The number is that of the Python thread that asks.
+get_num_threads = numba.types.ExternalFunction("get_num_threads", numba.types.intp())
+set_num_threads = numba.types.ExternalFunction(
+    "set_num_threads", numba.types.void(numba.types.intc)
+)
 
 
 def address(compiled: Any, *arguments: Any) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .jit import intrinsic, kernel, prange
+from .jit import get_num_threads, intrinsic, kernel, prange, set_num_threads
 from .simd import constant, data_pointer
 
 # What kernels take and return: the axes of their arrays, whether a float64 follows, whether one
@@ -28,8 +28,8 @@ FORMS = (
     ((2, 2, 1), True, False),  # softmax_loss_backward
     ((2, 2, 2), True, False),  # softmax_loss_rows_backward
 )
-# Columns of the table of arrays.
-ADDRESS, ITEMS, ITEMSIZE = range(3)
+# Columns of the layout of arrays: numbers a row, and bytes a number.
+ITEMS, ITEMSIZE = range(2)
 
 
 def form_of(signature: Any) -> int:
@@ -58,11 +58,9 @@ def form_of(signature: Any) -> int:
     raise ValueError(f"no form for a kernel with the signature {signature}")
 
 
-def _rows(builder: Any, array: Any, axes: int, start: Any, rows: Any) -> list[Any]:
+def _rows(builder: Any, place: Any, layout: Any, axes: int, start: Any, rows: Any) -> list[Any]:
     """Return rows of an array as a compiled function takes it, in the order of Numba's fields."""
-    place, items, itemsize = (
-        builder.load(builder.gep(array, [constant(j)])) for j in (ADDRESS, ITEMS, ITEMSIZE)
-    )
+    items, itemsize = (builder.load(builder.gep(layout, [constant(j)])) for j in (ITEMS, ITEMSIZE))
     step = builder.mul(items, itemsize)
     place = builder.add(place, builder.mul(start, step))
     nobody = constant(0)  # counts references: the caller holds the array all the while
@@ -74,25 +72,28 @@ def _rows(builder: Any, array: Any, axes: int, start: Any, rows: Any) -> list[An
 
 @intrinsic
 def _call(
-    typing: Any, code: Any, form: Any, arrays: Any, start: Any, stop: Any, number: Any
+    typing: Any, code: Any, form: Any, places: Any, layout: Any, start: Any, stop: Any, number: Any
 ) -> Any:
-    """Call the kernel at an address for some rows of the arrays of a table; returns what it does.
+    """Call the kernel at an address for some rows of arrays; returns what it does.
 
     The addresses go as integers, which every calling convention passes like pointers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, form, arrays, start, stop, number = arguments
+        code, form, places, layout, start, stop, number = arguments
         rows = builder.sub(stop, start)
         result = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
         for place, (axes, takes, gives) in enumerate(FORMS):
             with builder.if_then(builder.icmp_signed("==", form, constant(place))):
                 words = []
                 for k, n in enumerate(axes):
-                    row = data_pointer(
-                        context, builder, signature.args[2], arrays, constant((ITEMSIZE + 1) * k)
+                    place, row = (
+                        data_pointer(context, builder, kind, array, constant(step * k))
+                        for kind, array, step in zip(
+                            signature.args[2:4], (places, layout), (1, ITEMSIZE + 1), strict=True
+                        )
                     )
-                    words += _rows(builder, row, n, start, rows)
+                    words += _rows(builder, builder.load(place), row, n, start, rows)
                 inputs = (types.intp,) * len(words) + (types.float64,) * takes
                 output = types.float64 if gives else types.none
                 kind = context.call_conv.get_function_type(output, inputs)
@@ -107,21 +108,32 @@ def _call(
         return builder.load(result)
 
     i = types.intp
-    return types.float64(i, i, arrays, i, i, types.float64), generate
+    return types.float64(i, i, places, layout, i, i, types.float64), generate
 
 
-@kernel("float64[::1], int64, int64, int64[:, ::1], int64[::1], float64", parallel=True)
-def run_slices(results: Any, code: int, form: int, arrays: Any, edges: Any, number: float) -> None:
-    """Call a kernel once for each slice, on as many threads as :func:`.jit.on_threads` says.
+@kernel(
+    "float64[::1], int64, int64, int64[::1], int64[:, ::1], int64[::1], float64, int64",
+    parallel=True,
+)
+def run_slices(
+    results: Any, code: int, form: int, places: Any, layout: Any, edges: Any, number: float,
+    threads: int,
+) -> None:  # fmt: skip
+    """Call a kernel once for each slice, on several threads.
 
     Parameters
     ----------
     results : (P,) float64 - overwritten with what the kernel returned for each, 0 for nothing
     code : int - the address of the compiled kernel
     form : int - its place in FORMS
-    arrays : (K, 3) int64 - of each array: where it begins, numbers a row, bytes a number
+    places : (K,) int64 - where each array begins
+    layout : (K, 2) int64 - of each array: numbers a row, bytes a number
     edges : (P + 1,) int64 - the row where each slice begins, and where the last one ends
     number : float - the kernel's last argument, if its form has one
+    threads : int - at most as many as Numba has
     """
+    before = get_num_threads()
+    set_num_threads(threads)
     for i in prange(results.size):
-        results[i] = _call(code, form, arrays, edges[i], edges[i + 1], number)
+        results[i] = _call(code, form, places, layout, edges[i], edges[i + 1], number)
+    set_num_threads(before)

@@ -32,7 +32,15 @@ from .forward import (
     total_loss,
 )
 from .gemm import TILE_ROWS
-from .jit import JIT_DISABLED, intrinsic, kernel, part, prange
+from .jit import (
+    JIT_DISABLED,
+    get_num_threads,
+    intrinsic,
+    kernel,
+    part,
+    prange,
+    set_num_threads,
+)
 from .meeting import all_come, meet
 from .simd import row_of
 from .sparse_layer import operate_sparse_at
@@ -252,11 +260,14 @@ def _run_parallel(
     meeting: Any, run: int, workers: int, threads: int,
 ) -> None:  # fmt: skip
     """Call ``run``, at an address, once for each worker, on as many threads at a time."""
+    before = get_num_threads()
+    set_num_threads(workers)
     for worker in prange(workers):
         _call_run(
             run, done, losses, right, one, code, arguments, begins, meeting, worker, workers,
             threads,
         )  # fmt: skip
+    set_num_threads(before)
 
 
 region = kernel("int64, T," + "int64," * 6 + "int64", by_address=True)(_region)
