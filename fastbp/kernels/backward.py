@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .ahead import prefetch_rows, rows_in_advance
 from .gemm import THIN, TILE_ROWS, TRANSPOSED, columns_of_code, tile_at
 from .jit import part
 from .panels import transpose_weights
@@ -40,6 +41,9 @@ from .tables import (
     rows_of_inputs,
 )
 from .thin import tile_of, update_thin
+
+# Rows of the next block that are fetched with each tile of a group: with all of them, a block.
+ROWS_A_TILE = BLOCK * TILE_ROWS // GROUP
 
 
 @part
@@ -104,7 +108,7 @@ def update(
     pieces = 0 if wanted <= 0 else (wanted + rounds * ahead_step - 1) // (rounds * ahead_step)
     examples = address_of(data.x, 0) if data.source == FLOATS else address_of(data.bytes, 0)
     examples += k0 * size
-    last = min(last, rows.size) if l == 0 else first
+    last = min(last, rows.size, first + rows_in_advance(layer[INPUTS], size)) if l == 0 else first
     asked, questions = 0, (last - first) * pieces
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
@@ -123,6 +127,8 @@ def update(
             for b in range(0, B, BLOCK):
                 dz = layer[DZ] + b * layer[H_ROW] + panel[COLUMN]
                 for k in range(g, stop, TILE_ROWS):
+                    soon = b + BLOCK + (k - g) // TILE_ROWS * ROWS_A_TILE
+                    prefetch_rows(net, x_rows, soon, min(soon + ROWS_A_TILE, B), g, stop)
                     at = to + (k - g) * row
                     source, origin, origin_row, factor = result, at, row, T(1)
                     if b == 0 and rule.kind == SGD:

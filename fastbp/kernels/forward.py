@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .ahead import prefetch_rows, rows_in_advance
 from .exp import exp_nonpositive, logistic
 from .gemm import DOTS_CODE, TILE_ROWS, columns_of_code, tile_at
 from .jit import inlined, part
@@ -90,6 +91,7 @@ def forward(net: Any, l: int, B: int, n0: int, n1: int, p0: int, p1: int, thread
     """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1, as in a batch of B."""
     buffer, layer = net.buffer, row_of(net.layers, l)
     least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
+    fetched = rows_in_advance(layer[INPUTS], buffer.itemsize)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
@@ -100,6 +102,9 @@ def forward(net: Any, l: int, B: int, n0: int, n1: int, p0: int, p1: int, thread
         for n in range(n0, n1, TILE_ROWS):
             at = h + n * layer[H_ROW]
             x_rows = address_of(net.rows, layer[X_ROWS] + n)
+            if l == 0 and p == p0 and n >= fetched:
+                soon = min(n + 2 * TILE_ROWS, n1)
+                prefetch_rows(net, layer[X_ROWS], n + TILE_ROWS, soon, 0, layer[INPUTS])
             multiply(
                 net, panel, tile, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread
             )
@@ -120,7 +125,7 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
     least = buffer.dtype.type(-math.inf)
     k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
     to = sums_of_half(net, half)
-    table = rows_of_inputs(layer, half)
+    table, fetched = rows_of_inputs(layer, half), rows_in_advance(layer[INPUTS], buffer.itemsize)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
@@ -130,6 +135,8 @@ def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
         for n in range(0, B, TILE_ROWS):
             at = to + panel[COLUMN] + n * layer[H_ROW]
             x_rows = address_of(net.rows, table + n)
+            if p == layer[FIRST] and n >= fetched:
+                prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, B), k0, k1)
             multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
 
 
