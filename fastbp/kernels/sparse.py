@@ -150,39 +150,27 @@ def _for_each_code(
 
 
 def _for_each_bit(emit: simd.Emitter, low: Any, high: Any, visit: Callable[[Any], None]) -> None:
-    """Write the loop over the places, 0 to 127, of the bits of two masks.
+    """Write the loops over the places, 0 to 127, of the bits of two masks.
 
-    One loop, not two: the processor guesses wrongly when a loop ends, and there is one for each row
-    of W.
+    With branches: the processor guesses them and has many bits on their way.  One loop that selects
+    the next mask makes each bit wait for the one before, and took 13 us more of a step of 65.
     """
     builder = emit.builder
-    zero, far = simd.constant(0), simd.constant(MASK_BITS)
+    zero = simd.constant(0)
+    for mask, first_place in ((low, 0), (high, MASK_BITS)):
+        before, loop = builder.block, builder.append_basic_block("bit")
+        after = builder.append_basic_block("no_bit")
+        builder.cbranch(builder.icmp_signed("==", mask, zero), after, loop)
 
-    def is_zero(mask: Any) -> Any:
-        return builder.icmp_signed("==", mask, zero)
-
-    none = is_zero(low)
-    first = builder.select(none, high, low)
-    start = first, builder.select(none, zero, high), builder.select(none, far, zero)
-    before, loop = builder.block, builder.append_basic_block("bit")
-    after = builder.append_basic_block("no_bit")
-    builder.cbranch(is_zero(first), after, loop)
-
-    builder.position_at_end(loop)
-    counters = bits, rest, base = [builder.phi(simd.INT64) for _ in start]
-    visit(builder.add(base, builder.cttz(bits, ir.Constant(ir.IntType(1), 1))))
-    left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
-    done = is_zero(left)
-    following = (
-        builder.select(done, rest, left),
-        builder.select(done, zero, rest),
-        builder.select(done, far, base),
-    )
-    for counter, value, next_value in zip(counters, start, following, strict=True):
-        counter.add_incoming(value, before)
-        counter.add_incoming(next_value, loop)
-    emit.loop_back(builder.not_(is_zero(following[0])), loop, after)
-    builder.position_at_end(after)
+        builder.position_at_end(loop)
+        bits = builder.phi(simd.INT64)
+        place = builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+        visit(builder.or_(place, simd.constant(first_place)))
+        left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
+        bits.add_incoming(mask, before)
+        bits.add_incoming(left, loop)
+        emit.loop_back(builder.icmp_signed("!=", left, zero), loop, after)
+        builder.position_at_end(after)
 
 
 def _for_each_width(
