@@ -63,6 +63,8 @@ TARGETS = {
     ("book-dense", 2): 110,
     ("book-float64", 1): 330,
     ("book-float64", 2): 190,
+    ("book-dense-float64", 1): 330,
+    ("book-dense-float64", 2): 190,
     ("deep", 1): 5900,
     ("deep", 2): 3000,
     ("digits", 1): 15,

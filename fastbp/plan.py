@@ -318,7 +318,7 @@ class Plan:
         consecutive = kind in ("predict", "measure")
         first = self._divisions(0)[0]
         if sparse and consecutive:
-            operations = [(tables.COMPRESS, 0, tables.BY_ROWS), (tables.FORWARD, 0, tables.BY_ROWS)]
+            operations = [(tables.FORWARD, 0, tables.BY_ROWS)]
         elif sparse:
             operations = [(tables.FORWARD, 0, tables.BY_INPUTS), (tables.JOIN, 0, tables.BY_ROWS)]
             if kind == "gradient":

@@ -12,7 +12,7 @@ import pytest
 # Appended, so that the installed package and not the folder beside it is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import growth, readme, streams, training
+from benchmarks import growth, promises, readme, streams, training
 from benchmarks.workers import IMPLEMENTATIONS, ON_REQUEST, Worker, missing, serve
 from fastbp.bench import workloads
 from fastbp.bench.peers import Book, Fastbp
@@ -297,3 +297,45 @@ def test_a_cliff_is_a_cost_above_that_of_a_neighbour():
 def test_megaflops_of_the_books_step():
     book = training.WORKLOADS[0]
     assert book.megaflops == pytest.approx(2e-4 * (2 * 784 * 50 + 3 * 50 * 10))
+
+
+# --- promises ------------------------------------------------------------------------------------
+
+
+def test_a_promise_says_what_came_out_and_whether_it_is_kept():
+    most, least = (
+        promises.Promise("name", 1.1, "x", target, least=target < 1) for target in (1.2, 0.8)
+    )
+    for promise, sign in ((most, "<= 1.2"), (least, ">= 0.8")):
+        assert promise.kept
+        assert str(promise).split()[:5] == ["name", "1.1", "x", *sign.split()]
+        assert str(promise).endswith(" OK")
+        missed = replace(promise, figure=1.3 if promise is most else 0.7)
+        assert not missed.kept
+        assert str(missed).endswith(" MISSED")
+
+
+def test_promises_that_are_not_kept_fail_a_check(monkeypatch, capsys):
+    told = []
+
+    def group(rounds):
+        told.append(promises.on(2))
+        yield promises.Promise("kept", rounds, "x", 3)
+        yield promises.Promise("missed", rounds, "x", 2)
+
+    before = promises.threads._fixed
+    monkeypatch.setattr(promises, "GROUPS", {"group": group})
+    arguments = ["--only", "group", "--rounds", "3"]
+    assert promises.main(arguments) == 0
+    assert promises.main([*arguments, "--check"]) == 1
+    assert told == ["2 threads"] * 2
+    assert promises.threads._fixed == before
+    assert capsys.readouterr().out.splitlines()[-1] == "1 promises not kept"
+
+
+@pytest.mark.parametrize("name", ["numerical", "interrupt"])
+def test_what_is_promised_is_measured(name, monkeypatch):
+    monkeypatch.setattr(promises.threads, "_fixed", promises.threads._fixed)
+    found = list(promises.GROUPS[name](2))
+    assert found
+    assert all(promise.figure > 0 and promise.target > 0 for promise in found)

@@ -134,6 +134,7 @@ WORKLOADS = [
     BOOK,
     replace(BOOK, name="book-dense", data="mnist without zeros"),
     replace(BOOK, name="book-float64", dtype="float64"),
+    replace(BOOK, name="book-dense-float64", data="mnist without zeros", dtype="float64"),
     Workload("deep", (784, 512, 256, 10), 256, rows=50 * 256),
     DIGITS,
     *_variants(DIGITS),

@@ -45,6 +45,20 @@ def count_in_sample(x: Any, step: int) -> int:
 
 
 @part
+def note_nonzeros(masks: Any, mask: int, x: Any, row: int, k0: int, k1: int) -> None:
+    """Note which of columns k0 to k1 of a row are not zero: masks from ``mask`` on.
+
+    The row begins ``row`` elements behind the first of x.
+    """
+    flat = view(x, 0, x.size)
+    for k in range(k0, k1, MASK_BITS):
+        bits = nonzero_bits(flat, row + k)
+        if k1 - k < MASK_BITS:
+            bits &= low_bits(k1 - k)
+        masks[mask + (k - k0) // MASK_BITS] = bits
+
+
+@part
 def compress_segment(
     columns: Any, values: Any, p: int, stop: int, masks: Any, mask: int,
     x: Any, row: int, k0: int, k1: int,

@@ -1,6 +1,7 @@
 """Products with matrices that are mostly zeros: only what is not zero is touched.
 
     forward             C[:] = C0[:] + sum_p values[p] * B[index[p], :]     first <= p < last
+    forward, once       C[:] = C0[:] + sum_k x[k] * B[k, :]                 each bit k of a mask
     update, by rows     B[index[p], :] += values[p] * C[:]                  first <= p < last
     update, by columns  C[:] += sum_n values[places[n]] * D[n, :]           each bit n of a mask
 
@@ -19,6 +20,9 @@ so once, for all examples that have a number there: worth it if they are some.  
 masks say: squares of 64 x 64 bits are transposed in registers, 64 columns of 64 examples at once.
 The values need no second list: columns are walked in ascending order, so an example's next value is
 the next in its row.  Both ways sum in the order of the examples, and give the same bits.
+
+Inputs that are looked at once are not compressed.  Their zeros are skipped as they are met: a mask
+of the next 64 numbers, and the sum over its bits.
 
 Below a third of non-zeros this beats the dense product.
 """
@@ -149,28 +153,43 @@ def _for_each_code(
     builder.position_at_end(after)
 
 
-def _for_each_bit(emit: simd.Emitter, low: Any, high: Any, visit: Callable[[Any], None]) -> None:
-    """Write the loops over the places, 0 to 127, of the bits of two masks.
+def _for_each_nonzero(
+    emit: simd.Emitter, masks: Any, words: Any, numbers: Any, rows: Any, row: Any,
+    visit: Callable[[Any, Any], None],
+) -> None:  # fmt: skip
+    """Write the loop over the bits of some masks: numbers at their places, and rows of them."""
+    builder = emit.builder
+    with cgutils.for_range(builder, words) as loop:
+        first = builder.mul(loop.index, simd.constant(MASK_BITS))
 
-    With branches: the processor guesses them and has many bits on their way.  One loop that selects
-    the next mask makes each bit wait for the one before, and took 13 us more of a step of 65.
+        def visit_place(i: Any) -> None:
+            k = builder.add(first, i)
+            visit(emit.load(emit.at(numbers, k)), emit.at(rows, builder.mul(k, row)))
+
+        _for_each_bit(emit, builder.load(emit.at(masks, loop.index)), visit_place)
+
+
+def _for_each_bit(emit: simd.Emitter, mask: Any, visit: Callable[[Any], None]) -> None:
+    """Write the loop over the places of the bits of a mask.
+
+    Two masks are two loops.  In one, that selected the next mask, each bit waited for the one
+    before; at the end of a loop the processor guesses wrongly, and yet is faster: a step of 65 us
+    took 13 less.
     """
     builder = emit.builder
     zero = simd.constant(0)
-    for mask, first_place in ((low, 0), (high, MASK_BITS)):
-        before, loop = builder.block, builder.append_basic_block("bit")
-        after = builder.append_basic_block("no_bit")
-        builder.cbranch(builder.icmp_signed("==", mask, zero), after, loop)
+    before, loop = builder.block, builder.append_basic_block("bit")
+    after = builder.append_basic_block("no_bit")
+    builder.cbranch(builder.icmp_signed("==", mask, zero), after, loop)
 
-        builder.position_at_end(loop)
-        bits = builder.phi(simd.INT64)
-        place = builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
-        visit(builder.or_(place, simd.constant(first_place)))
-        left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
-        bits.add_incoming(mask, before)
-        bits.add_incoming(left, loop)
-        emit.loop_back(builder.icmp_signed("!=", left, zero), loop, after)
-        builder.position_at_end(after)
+    builder.position_at_end(loop)
+    bits = builder.phi(simd.INT64)
+    visit(builder.cttz(bits, ir.Constant(ir.IntType(1), 1)))
+    left = builder.and_(bits, builder.sub(bits, simd.constant(1)))
+    bits.add_incoming(mask, before)
+    bits.add_incoming(left, builder.block)
+    emit.loop_back(builder.icmp_signed("!=", left, zero), loop, after)
+    builder.position_at_end(after)
 
 
 def _for_each_width(
@@ -257,6 +276,39 @@ add_to_rows = _over_rows(forward=False)
 
 
 @intrinsic
+def sum_nonzeros(
+    typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any, masks: Any, m: Any, words: Any,
+    x: Any, first: Any, B: Any, b: Any, b_row: Any,
+) -> Any:  # fmt: skip
+    """``C[:] = C0[:] + sum_k x[first + k] * B[k, :]`` for the bits k of so many masks from m on."""
+    floats = (C, C0, x, B)
+    if not simd.is_flat(masks, C, C0, B) or len({a.dtype for a in floats}) > 1:
+        return None
+    itemsize = C.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, C_, c, C0_, c0, masks_, m, words, x_, first, B_, b, b_row = arguments
+        start = functools.partial(simd.data_pointer, context, builder)
+
+        def sum_nonzeros(
+            emit: simd.Emitter, widths: list[int], to: Any, origin: Any, masks: Any, words: Any,
+            numbers: Any, rows: Any, row: Any,
+        ) -> None:  # fmt: skip
+            held = _Row(emit, widths, origin)
+            _for_each_nonzero(emit, masks, words, numbers, rows, row, held.add)
+            held.store(to)
+
+        given = [
+            start(C, C_, c), start(C0, C0_, c0), start(masks, masks_, m), words,
+            start(x, x_, first), start(B, B_, b), b_row,
+        ]  # fmt: skip
+        return _for_each_width(context, builder, code, itemsize, given, sum_nonzeros)
+
+    n = types.intp
+    return types.void(n, C, n, C0, n, masks, n, n, x, n, B, n, n), generate
+
+
+@intrinsic
 def add_columns(
     typing: Any, code: Any, count: Any, C: Any, c: Any, c_row: Any, numbers: Any, table: Any,
     places: Any, q: Any, masks: Any, m: Any, D: Any, d: Any, d_row: Any,
@@ -285,17 +337,18 @@ def add_columns(
             own = emit.builder
             with cgutils.for_range(own, count) as loop:
                 column = emit.at(to, own.mul(loop.index, to_row))
-                low = emit.at(masks, loop.index)
                 held = _Row(emit, widths, column)
+                for first in (0, MASK_BITS):
+                    some = emit.at(masks, own.add(loop.index, simd.constant(first)))
 
-                def visit(n: Any) -> None:
-                    place = emit.at(places, n)
-                    p = own.load(place)
-                    own.store(own.add(p, simd.constant(1)), place)
-                    held.add(_number(emit, numbers, table, p), emit.at(rows, own.mul(n, row)))
+                    def visit(bit: Any, first: int = first, held: _Row = held) -> None:
+                        n = own.or_(bit, simd.constant(first))
+                        place = emit.at(places, n)
+                        p = own.load(place)
+                        own.store(own.add(p, simd.constant(1)), place)
+                        held.add(_number(emit, numbers, table, p), emit.at(rows, own.mul(n, row)))
 
-                high = own.load(emit.at(low, simd.constant(MASK_BITS)))
-                _for_each_bit(emit, own.load(low), high, visit)
+                    _for_each_bit(emit, own.load(some), visit)
                 held.store(column)
 
         given = [
@@ -333,6 +386,16 @@ if JIT_DISABLED:
         columns = np.arange(columns_of(code, C.itemsize))
         rows = B[b + index[:, None] * b_row + columns]
         C[c + columns] = C0[c0 + columns] + values @ rows
+
+    def sum_nonzeros(
+        code: int, C: Any, c: int, C0: Any, c0: int, masks: Any, m: int, words: int,
+        x: Any, first: int, B: Any, b: int, b_row: int,
+    ) -> None:  # fmt: skip
+        """``C[:] = C0[:] + sum_k x[first + k] * B[k, :]``, in NumPy."""
+        k = np.array(_ones(*masks[m : m + words]), np.int64)
+        columns = np.arange(columns_of(code, C.itemsize))
+        rows = B[b + k[:, None] * b_row + columns]
+        C[c + columns] = C0[c0 + columns] + x.reshape(-1)[first + k] @ rows
 
     def add_to_rows(
         code: int, C: Any, c: int, C0: Any, c0: int,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .calls import call_at
-from .compress import compress_segment
+from .compress import compress_segment, note_nonzeros
 from .forward import activate, sums_of_half
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
-from .sparse import add_columns, add_to_rows, sum_rows
+from .sparse import add_columns, add_to_rows, sum_nonzeros, sum_rows
 from .tables import (
     ACTIVATION,
     BIAS,
@@ -75,10 +75,12 @@ def forward_sparse(
     """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
 
     Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
+    Inputs of which all are asked for, and which are not compressed, are looked at once.
     """
     buffer, layer = net.buffer, row_of(net.layers, 0)
     segments, words = data.edges.size - 1, net.sizes[MASKS]
     to = layer[H] if r1 - r0 == segments else sums_of_half(net, int(r0 > 0))
+    once = data.x.size > 0 and r1 - r0 == segments
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
     ahead = data.x.size == 0 and not updated
@@ -93,18 +95,27 @@ def forward_sparse(
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
                     prefetch_segments(data, soon, soon + r1 - r0, words)
                 segment = segment_of(data, rows, begin, n, r)
-                first, last = data.starts[segment], data.stops[segment]
                 h = to + n * h_row + column
                 h0 = bias if r == r0 else h
-                if data.codes.size:
+                if once:
+                    k0, k1, row = data.edges[r], data.edges[r + 1], rows[begin + n] * layer[INPUTS]
+                    if p == layer[FIRST]:
+                        note_nonzeros(data.masks, segment * words, data.x, row, k0, k1)
+                    used = (k1 - k0 + MASK_BITS - 1) // MASK_BITS
+                    sum_nonzeros(
+                        code, buffer, h, buffer, h0, data.masks, segment * words, used,
+                        data.x, row + k0, buffer, start + k0 * stride, stride,
+                    )  # fmt: skip
+                elif data.codes.size:
                     sum_rows(
                         code, buffer, h, buffer, h0, data.masks, segment * words, data.codes,
-                        data.table, first, last, buffer, start + data.edges[r] * stride, stride,
+                        data.table, data.starts[segment], data.stops[segment],
+                        buffer, start + data.edges[r] * stride, stride,
                     )  # fmt: skip
                 else:
                     sum_rows(
                         code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
-                        first, last, buffer, start, stride,
+                        data.starts[segment], data.stops[segment], buffer, start, stride,
                     )  # fmt: skip
     if r1 - r0 == segments:
         for n in range(n0, n1):
