@@ -45,6 +45,15 @@ def count_in_sample(x: Any, step: int) -> int:
 
 
 @part
+def nonzeros_from(flat: Any, row: int, k: int, k1: int) -> int:
+    """Return which of the next columns of a row, from k on and before k1, are not zero: a mask."""
+    bits = nonzero_bits(flat, row + k)
+    if k1 - k < MASK_BITS:
+        bits &= low_bits(k1 - k)
+    return bits
+
+
+@part
 def note_nonzeros(masks: Any, mask: int, x: Any, row: int, k0: int, k1: int) -> None:
     """Note which of columns k0 to k1 of a row are not zero: masks from ``mask`` on.
 
@@ -52,10 +61,7 @@ def note_nonzeros(masks: Any, mask: int, x: Any, row: int, k0: int, k1: int) -> 
     """
     flat = view(x, 0, x.size)
     for k in range(k0, k1, MASK_BITS):
-        bits = nonzero_bits(flat, row + k)
-        if k1 - k < MASK_BITS:
-            bits &= low_bits(k1 - k)
-        masks[mask + (k - k0) // MASK_BITS] = bits
+        masks[mask + (k - k0) // MASK_BITS] = nonzeros_from(flat, row, k, k1)
 
 
 @part
@@ -70,9 +76,7 @@ def compress_segment(
     """
     flat = view(x, 0, x.size)
     for k in range(k0, k1, MASK_BITS):
-        bits = nonzero_bits(flat, row + k)
-        if k1 - k < MASK_BITS:
-            bits &= low_bits(k1 - k)
+        bits = nonzeros_from(flat, row, k, k1)
         rest = bits
         while rest != 0 and p < stop:
             column = k + lowest_bit(rest)

@@ -1,16 +1,20 @@
 """Where threads meet: one waits for the others before it goes on.
 
-The threads of a training step meet two or three times in it, 50 us.  A parallel loop of Numba that
-ends and begins anew takes 1 us for that, and 3 where the cores have no cache in common; a meeting
-takes what a cache line needs from core to core and back, 0.1 and 0.3 us.  So the threads are
-started once for many steps, and meet by themselves.
+The threads of a training step meet two or three times in it, in 50 us.  A parallel loop of Numba
+that ends and begins anew takes 1 us for that, and 4 where the cores have no cache in common; a
+meeting takes what a cache line needs from core to core and back, 0.1 and 0.3 us.  So the threads
+are started once for many steps, and meet by themselves.
 
 They *disseminate*: in each round everybody tells one of the others, twice as far away as in the
 round before, that it is here, and waits for the one who tells it.  After one round of two threads,
-three rounds of eight, everybody knows of everybody.  Nobody writes where anybody else does.
+three rounds of eight, everybody knows of everybody.  In a round nobody writes where anybody else
+does.  (Hensgen, Finkel, Manber: Two algorithms for barrier synchronization, 1988.)
 
-Who waits for a thread that does not run waits for ever; that is why they first come together
-(:func:`all_come`), and if one does not come, all go.
+Who waits for a thread that does not run waits for ever.  That is why they first come together
+(:func:`all_come`); if one does not come, all of them leave.
+
+The array of a meeting has ``room_to_meet`` int64, from a cache line on: zeros, and at ``YIELD`` the
+address of the system's function to give up the core, or 0.
 """
 
 from __future__ import annotations
@@ -29,8 +33,8 @@ from .simd import INT32, constant, data_pointer
 LOOKS = 1_000
 # Looks until who has not come will not come: some milliseconds, in which a core would wake up.
 LOOKS_AT_FIRST = 20_000
-# Places in the array of a meeting, cache lines apart: the address of the system's function to give
-# up the core, or 0; how many have come; and for each round and thread how often it was told.
+# Places in the array of a meeting, cache lines apart: how to give up the core, how many have come,
+# and for each round and thread how often it was told.
 WORDS = 8
 YIELD, COME, TOLD = 0, WORDS, 2 * WORDS
 # What tells a processor that it is waiting: LLVM's functions, and what they take.
@@ -43,7 +47,7 @@ NOBODY = -(2**32)  # has come: who comes now is too late
 
 
 def room_to_meet(threads: int) -> int:
-    """Return how many int64 so many threads need to meet: zeros, from a cache line on."""
+    """Return how many int64 so many threads need to meet."""
     rounds = (threads - 1).bit_length()
     return TOLD + rounds * threads * WORDS
 
@@ -122,10 +126,10 @@ def _pause(typing: Any, function: Any) -> Any:
 
 
 @part
-def all_come(meeting: Any, thread: int, threads: int) -> bool:
-    """Return whether all threads are here, the same to all of them.
+def all_come(meeting: Any, threads: int) -> bool:
+    """Return whether all threads come, the same to all of them: or nobody is to wait for anybody.
 
-    They are not where one works off what was meant for two.
+    They do not where one works off what was meant for two.
     """
     come = _add_one(meeting, COME)
     looks = 0

@@ -204,12 +204,12 @@ def _run(
     arguments : int - where net, data, rule and the examples of all batches were left; the buffer
         and the state of net are updated
     begins : (S + 1,) int64 - where in ``rows`` each batch begins, and the last one ends
-    meeting : int64 array - of :func:`.meeting.prepare_meeting`, if there are more workers
+    meeting : int64 array - as :mod:`.meeting` needs it, if there are more workers
     worker, workers : int - which one of how many runs this; the first one notes the results
     threads : int - how many shares the workers have to do
     """
     net, _, rule, _ = arguments_at(arguments, one)
-    if workers > 1 and not all_come(meeting, worker, workers):
+    if workers > 1 and not all_come(meeting, workers):
         done[worker] = 0
         return
     operations, met = net.program.shape[0], 0

@@ -19,7 +19,7 @@ ROUNDS = 3000
 @kernel("int64[::1], int64[::1], int64[::1], int64, int64, int64")
 def take_turns(wrong, numbers, meeting, thread, threads, rounds):
     """Write a number, meet, read everybody's, meet; ``wrong`` counts those that are of no use."""
-    if not all_come(meeting, thread, threads):
+    if not all_come(meeting, threads):
         wrong[thread] = -1
         return
     for i in range(rounds):
