@@ -21,8 +21,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from threadpoolctl import threadpool_limits
-
 from fastbp.bench.frameworks import Jax, JaxScan, Torch, TorchCompile
 from fastbp.bench.peers import Book, Fastbp, Peer, Sklearn
 from fastbp.bench.workloads import Workload
@@ -134,21 +132,12 @@ def serve(name: str, threads: int, lines: TextIO, out: TextIO) -> None:
         command, _, argument = line.strip().partition(" ")
         if command == "prepare":
             peer = None  # frees its data first
-            with calm_blas():
-                peer = IMPLEMENTATIONS[name](Workload.from_json(argument), threads)
+            peer = IMPLEMENTATIONS[name](Workload.from_json(argument), threads)
             result: dict[str, Any] = {"ready": name}
         else:
             assert peer is not None, "prepare comes first"
             result = _obey(peer, command, argument)
         print(json.dumps(result), file=out, flush=True)
-
-
-def calm_blas() -> Any:
-    """Keep NumPy's BLAS to one thread, in what is done between two turns.
-
-    Others would go on looking for work for a tenth of a second, on a core that the next turn needs.
-    """
-    return threadpool_limits(1, "blas")
 
 
 def _obey(peer: Peer, command: str, argument: str) -> dict[str, Any]:
@@ -161,8 +150,7 @@ def _obey(peer: Peer, command: str, argument: str) -> dict[str, Any]:
         gc.disable()
         seconds, steps = peer.run(int(argument))
         gc.enable()
-        with calm_blas():
-            after = peer.loss()
+        after = peer.loss()
         assert math.isfinite(after), f"the loss is {after} after {steps} steps"
         return {"seconds": seconds / steps, "steps": steps, "after": after}
     if command == "whole":

@@ -21,7 +21,7 @@ from .kernels import rule as rules
 from .kernels.arguments import ROOM, leave_arguments
 from .kernels.exchange import note_addresses
 from .kernels.meeting import YIELD, room_to_meet
-from .pace import Pace
+from .pace import Company, Pace
 from .plan import Plan
 
 # Multiply-adds of a batch from which a second thread is worth a try.  Of training, whose calls have
@@ -109,6 +109,8 @@ class Engine:
         pace = self._pace(kind, data, int(begins[1] - begins[0]))
         threads = pace.threads
         workers = min(threads, jit.MAX_THREADS)
+        if workers > 1 and not _company.is_asked():
+            workers = 1
         net, code, run = self._ready(kind, data, rule, workers > 1)
         one = net.buffer.dtype.type(1)
         begin = time.perf_counter()
@@ -118,6 +120,7 @@ class Engine:
         loop = done, losses, right, one, code, arguments, begins
         if workers > 1:
             step.run_parallel(*loop, prepare_meeting(workers), run, workers, threads)
+            _company.learn(came=done[0] > 0)
         if done[0] == 0:  # alone, or the others have not come
             step.run(*loop, ALONE, 0, 1, threads)
         count = int(done[0])
@@ -309,6 +312,8 @@ def _address(kernel: Any, dtype: np.dtype[Any], *arguments: Any) -> int:
     return _addresses[kernel, dtype.char]
 
 
+# Of all Python threads: what keeps threads from coming is the process's, or the machine's.
+_company = Company()
 # Where the code of the kernels that are loaded begins.
 _addresses: dict[tuple[Any, str], int] = {}
 # Where the loop's body begins, and the loop, for each type, with or without the parallel shell.

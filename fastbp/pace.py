@@ -6,9 +6,7 @@ threads that wait for each other are many times slower than one.
 
 from __future__ import annotations
 
-import math
-
-__all__ = ["Pace"]
+__all__ = ["Company", "Pace"]
 
 # Seconds a compiled call should take: long against its overhead, short enough for Ctrl-C and the
 # progress bar.
@@ -22,6 +20,29 @@ SHORT_SECONDS, LONGER = 1e-3, 8
 # Calls until the number of threads that was slower gets another try.  Each time it is slower
 # again the wait doubles, so that trials cost little where a core stays busy.
 FIRST_WAIT, LONGEST_WAIT = 20, 640
+# After so many calls in a row to which not all threads came, 1023 are made alone.
+MOST_FAILURES = 10
+
+
+class Company:
+    """Whether to ask other threads along, where some did not come.
+
+    Waiting for them takes milliseconds.  Each time in vain the number of calls made alone doubles.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._alone = 0  # calls still to be made alone
+
+    def is_asked(self) -> bool:
+        """Return whether the next call is one for several threads."""
+        self._alone -= 1
+        return self._alone < 0
+
+    def learn(self, came: bool) -> None:
+        """Take notice of a call that was."""
+        self._failures = 0 if came else min(self._failures + 1, MOST_FAILURES)
+        self._alone = 2**self._failures - 1
 
 
 class Pace:
@@ -81,12 +102,11 @@ class Pace:
             How many it had.
         """
         before = self._seconds.get(threads)
-        if threads == self._trial or before is None:
-            first = 0.0 if threads == 1 else math.inf  # with nothing to compare: one, or all fixed
-            slow = seconds >= self._seconds.get(self._other(threads), first)
+        if len(self._candidates) > 1 and (threads == self._trial or before is None):
+            slow = seconds >= self._seconds.get(self._other(threads), 0.0)
             short = batches * seconds < SHORT_SECONDS and batches < CALL_BATCHES
             if slow and short and batches >= self._trial_batches:
-                self._trial_batches *= LONGER
+                self._trial_batches = min(CALL_BATCHES, LONGER * self._trial_batches)
                 return
             self._trial_batches = TRIAL_BATCHES
         if before is not None and abs(seconds / before - 1) < 0.5:

@@ -140,7 +140,7 @@ def _on_threads(
     if edges is None:
         edges = slice_edges(rows, threads)
     code, form = _load(kernel, arrays, elements, number)
-    places = np.array([_address(a) for a in arrays])
+    places = np.array([_address(a) for a in arrays], np.int64)
     sizes = tuple([a.size for a in arrays])
     layout, bounds = _layout(sizes, tuple([a.itemsize for a in arrays]), rows, elements, edges)
     results = np.empty(len(edges) - 1)

@@ -769,6 +769,20 @@ BUGS = [
         PARALLEL,
     ),
     Bug(
+        "the loop leaves Numba's threads changed",
+        "kernels/step.py",
+        "    set_num_threads(before)",
+        "    set_num_threads(workers)",
+        "test_engine.py",
+    ),
+    Bug(
+        "threads that do not come are asked each time",
+        "pace.py",
+        "self._alone = 2**self._failures - 1",
+        "self._alone = 0",
+        "test_pace.py",
+    ),
+    Bug(
         "zeros met: numbers of the first mask for those of the next",
         "kernels/sparse.py",
         "first = builder.mul(loop.index, simd.constant(MASK_BITS))",

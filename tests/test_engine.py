@@ -191,6 +191,30 @@ def test_parallel_calls_leave_the_number_of_threads_as_it_was():
     train("784-50-10", np.float64, threads=1, iterations=3)
     train("784-50-10", np.float64, threads=2, iterations=3)
     assert numba.get_num_threads() == before
+    try:
+        numba.set_num_threads(1)
+        train("784-50-10", np.float64, threads=2, iterations=3)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+DIVERGES = """
+import numpy as np, fastbp
+rng = np.random.default_rng(0)
+x, t = 1e6 * rng.standard_normal((500, 130)), rng.integers(0, 10, 500)
+network = fastbp.TwoLayerNet(130, 90, 10, seed=0)
+options = {"batch_size": 50, "iterations": 40, "evaluate_sample": 1, "threads": 2, "seed": 0}
+try:
+    fastbp.fit(network, x, t, optimizer=fastbp.SGD(lr=1e6), progress=False, **options)
+except fastbp.DivergedError as error:
+    print(len(error.history))
+"""
+
+
+def test_all_threads_stop_at_a_loss_that_is_not_finite():
+    """Those that go on wait for the others for ever: in a process of its own."""
+    assert 0 < child.run("-c", DIVERGES) < 40
 
 
 # --- what the loop leaves to the layers ----------------------------------------------------------

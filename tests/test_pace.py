@@ -10,8 +10,10 @@ from fastbp.pace import (
     FIRST_WAIT,
     LONGER,
     LONGEST_WAIT,
+    MOST_FAILURES,
     SHORT_SECONDS,
     TRIAL_BATCHES,
+    Company,
     Pace,
 )
 
@@ -187,3 +189,44 @@ def test_calls_that_are_shorter_than_they_should_be_are_judged_as_they_are():
     for _ in range(3):
         pace.learn(pace.threads, 1e-4 * pace.threads, 1)
     assert set(pace._seconds) == {1, 2}
+
+
+def test_no_call_has_more_batches_than_the_most():
+    pace = Pace(2, fixed=False)
+    assert max(batches for _, batches in train(pace, 60, {1: 1e-7, 2: 2e-7})) == CALL_BATCHES
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_there_are_no_trials_where_there_is_no_choice(fixed):
+    pace = Pace(2 if fixed else 1, fixed)
+    calls = train(pace, 3, STEP)
+    assert {threads for threads, _ in calls} == {pace.most}
+    assert calls[1][1] > TRIAL_BATCHES * LONGER
+
+
+# --- threads that do not come --------------------------------------------------------------------
+
+
+def asked(company, calls, come):
+    """Make calls to which others come or do not; returns whether they were asked."""
+    answers = []
+    for _ in range(calls):
+        answers.append(company.is_asked())
+        if answers[-1]:
+            company.learn(come)
+    return answers
+
+
+def test_threads_that_come_are_asked_again():
+    assert all(asked(Company(), 100, True))
+
+
+def test_threads_that_do_not_come_are_asked_more_and_more_rarely():
+    company = Company()
+    answers = asked(company, 5000, False)
+    times = [i for i, answer in enumerate(answers) if answer]
+    gaps = [b - a for a, b in pairwise(times)]
+    assert gaps[:5] == [2, 4, 8, 16, 32]
+    assert gaps[-1] == 2**MOST_FAILURES
+    company.learn(True)  # they do again
+    assert all(asked(company, 10, True))

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import fastbp
 from fastbp.dataset import find_mnist
@@ -180,6 +181,14 @@ def _prepared(pair: Any, workload: Workload, rows: int, add: float) -> tuple[Arr
     return x, np.asarray(t, np.int64)
 
 
+def calm_blas() -> Any:
+    """Keep NumPy's BLAS to one thread within a block, in what is done between two turns.
+
+    Others would go on looking for work for a tenth of a second, on a core that the next turn needs.
+    """
+    return threadpool_limits(1, "blas")
+
+
 @functools.lru_cache(maxsize=4)  # every implementation of a case asks for the same
 def _images(sizes: tuple[int, int], rows: int, sparse: bool) -> tuple[Array, Array]:
     """Return random images, and labels that can be learned; nobody writes to them."""
@@ -189,7 +198,8 @@ def _images(sizes: tuple[int, int], rows: int, sparse: bool) -> tuple[Array, Arr
     x = rng.random((rows, D), np.float32) + np.float32(NOT_ZERO)
     if sparse:
         x *= rng.random((rows, D), np.float32) < MNIST_DENSITY
-    scores = x @ teacher
+    with calm_blas():
+        scores = x @ teacher
     return x, np.argmax(scores - scores.mean(axis=0), axis=1)
 
 
@@ -214,8 +224,9 @@ def batches(workload: Workload, steps: int) -> Array:
 def loss(parameters: Sequence[tuple[Array, Array]], x: Array, t: Array) -> float:
     """Return the mean cross-entropy over the first examples, computed here, in float64."""
     h, t = x[:LOSS_EXAMPLES].astype(np.float64), t[:LOSS_EXAMPLES]
-    for i, (W, b) in enumerate(parameters):
-        h = (np.maximum(h, 0) if i else h) @ W.astype(np.float64) + b
+    with calm_blas():
+        for i, (W, b) in enumerate(parameters):
+            h = (np.maximum(h, 0) if i else h) @ W.astype(np.float64) + b
     h = h - h.max(axis=1, keepdims=True)
     log_y = h[np.arange(len(t)), t] - np.log(np.exp(h).sum(axis=1))
     return float(-log_y.mean())

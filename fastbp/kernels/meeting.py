@@ -31,8 +31,9 @@ from .simd import INT32, constant, data_pointer
 # Looks at a flag until others may have the core, 20 us or so: it takes turns with whom it waits
 # for, where there are more threads than cores.
 LOOKS = 1_000
-# Looks until who has not come will not come: some milliseconds, in which a core would wake up.
-LOOKS_AT_FIRST = 20_000
+# Looks until who has not come will not come: some milliseconds, in which a core would wake up; and
+# after how many others may have the core, which a busy one takes for milliseconds.
+LOOKS_AT_FIRST, LOOKS_A_TURN = 100_000, 5_000
 # Places in the array of a meeting, cache lines apart: how to give up the core, how many have come,
 # and for each round and thread how often it was told.
 WORDS = 8
@@ -137,7 +138,7 @@ def all_come(meeting: Any, threads: int) -> bool:
         looks += 1
         if looks > LOOKS_AT_FIRST and _replace(meeting, COME, come, NOBODY):
             return False
-        _pause(meeting[YIELD] if looks > LOOKS else 0)
+        _pause(meeting[YIELD] if looks % LOOKS_A_TURN == LOOKS else 0)
         come = _look(meeting, COME)
     return come > 0
 

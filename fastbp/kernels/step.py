@@ -8,7 +8,7 @@ prediction and a single gradient are only other programs.
 Threads divide an operation by what it writes: rows of the batch, rows of W, or panels of W where a
 layer is too big for one core's cache.  Every sum is computed whole, by one thread, in one order:
 the number of threads does not change a bit.  Neighbouring operations that divide the batch alike
-share one parallel region.
+are one *region*: threads meet before it, and not within.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ def _call_region(
 ) -> Any:  # fmt: skip
     """Call the compiled ``region`` at an address.
 
-    So it is compiled once, and the serial and the parallel shell around it are thin: both would
-    otherwise take in all of it.
+    It is nearly all there is to compile, and LLVM is quicker with two functions than with one.
     """
     return call_at(arguments, one, begin, end, step, first, last, thread, threads)
 
