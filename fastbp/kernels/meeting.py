@@ -19,13 +19,15 @@ address of the system's function to give up the core, or 0.
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .jit import intrinsic, part
+from .jit import JIT_DISABLED, intrinsic, part
 from .simd import INT32, constant, data_pointer
 
 # Looks at a flag until others may have the core, 20 us or so: it takes turns with whom it waits
@@ -44,6 +46,8 @@ PAUSES: dict[str, tuple[Any, ...]] = {
     "aarch64": ("llvm.aarch64.hint", 1),
     "arm64": ("llvm.aarch64.hint", 1),
 }
+# Of additions and comparisons where nothing is compiled.
+_lock = threading.Lock()
 NOBODY = -(2**32)  # has come: who comes now is too late
 
 
@@ -124,6 +128,35 @@ def _pause(typing: Any, function: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
+
+
+if JIT_DISABLED:  # one Python thread at a time, and no order to mind
+
+    def _look(numbers: Any, place: int) -> int:
+        """Return a number that another thread writes."""
+        return int(numbers[place])
+
+    def _tell(numbers: Any, place: int, value: int) -> None:
+        """Write a number that another thread waits for."""
+        numbers[place] = value
+
+    def _add_one(numbers: Any, place: int) -> int:
+        """Add 1 to a number; returns the sum."""
+        with _lock:
+            numbers[place] += 1
+            return int(numbers[place])
+
+    def _replace(numbers: Any, place: int, expected: int, value: int) -> bool:
+        """Write a number if what is there is the expected one; returns whether it was."""
+        with _lock:
+            found = int(numbers[place]) == expected
+            if found:
+                numbers[place] = value
+        return found
+
+    def _pause(function: int) -> None:
+        """Let another thread run."""
+        time.sleep(0)
 
 
 @part

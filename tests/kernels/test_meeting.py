@@ -15,8 +15,6 @@ from fastbp.engine import prepare_meeting
 from fastbp.kernels.jit import JIT_DISABLED, kernel
 from fastbp.kernels.meeting import YIELD, all_come, meet
 
-pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled, and one thread runs")
-
 APART = 8  # numbers of a thread lie on a cache line of their own
 
 
@@ -72,7 +70,8 @@ def played(name, *arguments):
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 5, 8])
 def test_nobody_goes_on_before_all_are_there(threads):
     """In one of some tries, if something else keeps a core from beginning in time."""
-    assert played("play", threads, 3000 if threads < 4 else 100, 50, 1) == [0] * threads
+    rounds = 10 if JIT_DISABLED else 3000 if threads < 4 else 100
+    assert played("play", threads, rounds, 50, 1) == [0] * threads
 
 
 def test_threads_meet_where_a_core_cannot_be_given_up():
@@ -82,6 +81,13 @@ def test_threads_meet_where_a_core_cannot_be_given_up():
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_who_comes_alone_goes_and_who_comes_later_too(threads):
     assert played("play_alone", threads) == [[-1] * threads, False]
+
+
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code is played in processes of its own")
+def test_plain_python_meets_too():
+    for threads in 1, 2, 3:
+        assert play(threads, 5, 50, 1) == [0] * threads
+    assert play_alone(3) == [[-1] * 3, False]
 
 
 def test_threads_give_up_the_core_where_the_system_has_a_function_for_it():

@@ -99,6 +99,20 @@ def test_evaluation_and_prediction_are_the_books(kind, dtype):
     assert accuracy == np.mean(net.predict(x).argmax(axis=1) == labels)
 
 
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.2])
+def test_evaluation_and_prediction_skip_zeros_as_they_meet_them(density):
+    rng = np.random.default_rng(0)
+    net = MultiLayerNet(300, [33], 3, "relu", 0.3, seed=0)  # 300: no whole number of masks
+    x = rng.normal(size=(260, 300)) * (rng.random((260, 300)) < density)
+    t = rng.integers(0, 3, 260)
+    loss, accuracy = net.evaluate(x, t)
+    expected, _ = book_loss(net.params, x, t, "relu", 0.0)
+    assert loss == pytest.approx(expected, rel=1e-12)
+    logits = np.maximum(x @ net.params["W1"] + net.params["b1"], 0) @ net.params["W2"]
+    np.testing.assert_allclose(net.predict(x), logits + net.params["b2"], rtol=0, atol=1e-12)
+    assert accuracy == np.mean(net.predict(x).argmax(axis=1) == t)
+
+
 # --- a first layer that is divided by its inputs -------------------------------------------------
 
 
@@ -128,6 +142,24 @@ def test_training_by_halves_of_the_inputs_is_the_books(name, density):
     assert history.test_loss_list[0] == pytest.approx(losses[0], rel=1e-11)
     for key, p in params.items():
         np.testing.assert_allclose(net.params[key], p, rtol=0, atol=1e-10 * np.abs(p).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_of_more_than_is_fetched_in_advance_is_the_books(threads):
+    rng = np.random.default_rng(0)
+    net = MultiLayerNet(1200, [8], 3, "relu", 0.1, seed=0)
+    x, t = rng.normal(size=(300, 1200)), rng.integers(0, 3, 300)
+    params = {key: p.copy() for key, p in net.params.items()}
+    optimizer, losses = reference.SGD(lr=0.05), []
+    for _ in range(2):
+        loss, grads = book_loss(params, x, t, "relu", 0.0)
+        losses.append(loss)
+        optimizer.update(params, grads)
+    ours = optimizers.SGD(lr=0.05)
+    history = fit(net, x, t, optimizer=ours, batch_size=300, epochs=2, threads=threads)
+    np.testing.assert_allclose(history.train_loss_list, losses, rtol=1e-11)
+    for key, p in params.items():
+        np.testing.assert_allclose(net.params[key], p, rtol=0, atol=1e-11 * np.abs(p).max())
 
 
 @pytest.mark.parametrize("D", [150, 256])
