@@ -163,7 +163,7 @@ def _call_region(
 ) -> Any:  # fmt: skip
     """Call the compiled ``region`` at an address.
 
-    It is nearly all there is to compile, and LLVM is quicker with two functions than with one.
+    ``run`` alone has an entry from Python; the region, nearly all there is to compile, needs none.
     """
     return call_at(arguments, one, begin, end, step, first, last, thread, threads)
 
