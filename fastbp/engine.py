@@ -144,11 +144,11 @@ class Engine:
             net = self.plan.net(kind, sparse, decay)
             net = net._replace(tile=_address_of_tile(net.buffer))
             if sparse:
-                net = net._replace(sparse=_address_of_sparse(net, data, rule))
+                net = net._replace(sparse=_address_of_sparse(self.plan.dtype))
             if steps:
                 net = net._replace(rule=_address_of_rule(net, rule))
             if kind == "gradient":
-                net = net._replace(exchange=_address_of_exchange(net, data))
+                net = net._replace(exchange=_address_of_exchange(self.plan.dtype))
             self._nets[key] = net
         loaded = net.buffer.dtype.char, parallel
         if loaded not in _loops:
@@ -277,10 +277,9 @@ def _address_of_tile(buffer: Array) -> int:
     return _address(gemm.tile, buffer.dtype, *arguments)
 
 
-def _address_of_sparse(net: tables.Net, data: tables.Data, rule: tables.Rule) -> int:
+def _address_of_sparse(dtype: np.dtype[Any]) -> int:
     """Compile or load the work on sparse inputs for a type; returns where its code begins."""
-    arguments = net, data, rule, np.zeros(0, np.int64), *(0,) * 10
-    return _address(sparse_layer.operate_sparse, net.buffer.dtype, *arguments)
+    return _address(sparse_layer.operate_sparse, dtype, 0, dtype.type(1), *(0,) * 10)
 
 
 def _address_of_rule(net: tables.Net, rule: tables.Rule) -> int:
@@ -289,9 +288,9 @@ def _address_of_rule(net: tables.Net, rule: tables.Rule) -> int:
     return _address(rules.apply_rule, net.buffer.dtype, *arguments)
 
 
-def _address_of_exchange(net: tables.Net, data: tables.Data) -> int:
+def _address_of_exchange(dtype: np.dtype[Any]) -> int:
     """Compile or load the copies from and to users' arrays; returns where the code begins."""
-    return _address(exchange.exchange, net.buffer.dtype, net, data, *(0,) * 8)
+    return _address(exchange.exchange, dtype, 0, dtype.type(1), *(0,) * 8)
 
 
 def _load(parallel: bool, dtype: np.dtype[Any]) -> tuple[int, int]:

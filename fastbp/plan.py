@@ -317,13 +317,11 @@ class Plan:
         L = len(self.sizes) - 1
         consecutive = kind in ("predict", "measure")
         first = self._divisions(0)[0]
-        if sparse and consecutive:
-            operations = [(tables.FORWARD, 0, tables.BY_ROWS)]
-        elif sparse:
-            operations = [(tables.FORWARD, 0, tables.BY_INPUTS), (tables.JOIN, 0, tables.BY_ROWS)]
+        if sparse:
+            first = tables.BY_ROWS if consecutive else tables.BY_INPUTS
+            operations = [(tables.FORWARD, 0, first), (tables.JOIN, 0, tables.BY_ROWS)]
             if kind == "gradient":
-                operations.insert(0, (tables.COMPRESS, 0, tables.BY_INPUTS))
-            first = tables.BY_INPUTS
+                operations.insert(0, (tables.COMPRESS, 0, first))
         elif consecutive:
             if first == tables.BY_INPUTS:  # with no update, no half of W stays with a core
                 first = tables.BY_ROWS

@@ -349,12 +349,10 @@ def test_sparse_inputs_are_multiplied_where_they_lie_and_halves_are_joined(sizes
     done = [tuple(row) for row in program[:, :3].tolist() if row[0] != tables.FETCH]
     if kind == "gradient":
         assert done.pop(0) == (tables.COMPRESS, 0, tables.BY_INPUTS)
-    if kind in ("predict", "measure"):  # each thread has rows of its own
-        assert done[0] == (tables.FORWARD, 0, tables.BY_ROWS)
-        assert all(operation != tables.JOIN for operation, *_ in done)
-    else:
-        assert done[0] == (tables.FORWARD, 0, tables.BY_INPUTS)
-        assert done[1] == (tables.JOIN, 0, tables.BY_ROWS)
+    consecutive = kind in ("predict", "measure")  # then each thread has rows of its own
+    division = tables.BY_ROWS if consecutive else tables.BY_INPUTS
+    assert done[0] == (tables.FORWARD, 0, division)
+    assert done[1] == (tables.JOIN, 0, tables.BY_ROWS)
 
 
 @every_net

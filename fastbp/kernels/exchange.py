@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import arguments_at
 from .calls import call_at
 from .gemm import columns_of_code
 from .jit import JIT_DISABLED, intrinsic, kernel, part
@@ -19,35 +20,34 @@ from .tables import (
     BIAS,
     CODE,
     COLUMN,
-    DATA,
     FETCH,
     FIRST,
     INPUTS,
     LAST,
-    NET,
     OUTPUTS,
     ROW,
     START,
-    Data,
-    Net,
 )
 
 
 def _exchange(
-    net: Any, data: Any, l: int, half: int, k0: int, k1: int, p0: int, p1: int, bias: int, what: int
-) -> None:
+    arguments: int, one: Any, l: int, half: int, k0: int, k1: int, p0: int, p1: int, bias: int,
+    what: int,
+) -> None:  # fmt: skip
     """Fetch W of a layer, or deliver its gradient.
 
     Parameters
     ----------
-    net : Net - its parameters are overwritten by FETCH
-    data : Data - where the user's arrays are; those of the gradient are overwritten by DELIVER
+    arguments : int - where what the loop is told was left; FETCH overwrites the network's
+        parameters, DELIVER the user's arrays of the gradient
+    one : float32 or float64 - any number of the network's type
     l : int - the layer
     half : int - of the inputs, where FETCH notes whether W is finite
     k0, k1, p0, p1 : int - rows of W, and panels, of which FETCH takes all
     bias : int - whether b is this thread's too
     what : int - FETCH or DELIVER
     """
+    net, data, _, _ = arguments_at(arguments, one)
     if what == FETCH:
         net.finite[l, half] = fetch_weights(net, data, l, k0, k1)
         if bias != 0:
@@ -126,18 +126,16 @@ def deliver_bias(net: Any, data: Any, l: int, p: int) -> None:
         target[j] = source[j]
 
 
-exchange = kernel(
-    f"{NET}, {DATA}, " + "int64, " * 7 + "int64", tuples=(Net, Data), by_address=True
-)(_exchange)
+exchange = kernel("int64, T, " + "int64, " * 7 + "int64", by_address=True)(_exchange)
 
 
 @intrinsic
 def exchange_at(
-    typing: Any, address: Any, net: Any, data: Any, l: Any, half: Any, k0: Any, k1: Any, p0: Any,
-    p1: Any, bias: Any, what: Any,
+    typing: Any, address: Any, arguments: Any, one: Any, l: Any, half: Any, k0: Any, k1: Any,
+    p0: Any, p1: Any, bias: Any, what: Any,
 ) -> Any:  # fmt: skip
     """Call the compiled ``exchange`` at an address."""
-    return call_at(net, data, l, half, k0, k1, p0, p1, bias, what)
+    return call_at(arguments, one, l, half, k0, k1, p0, p1, bias, what)
 
 
 def _exchange_in_python(code: int, *arguments: Any) -> None:

@@ -26,6 +26,9 @@ class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
         if not any(isinstance(library, PartLibrary) for library in self._linking_libraries):
             super()._optimize_final_module()
 
+    def _optimize_functions(self, module: Any) -> None:
+        """Leave functions as they come: they are optimised as soon as they are taken in."""
+
     def _finalize_final_module(self) -> None:
         """Hand nothing to the engine that makes machine code."""
         self._finalized = True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import arguments_at
 from .calls import call_at
 from .compress import compress_segment, note_nonzeros
-from .forward import activate, sums_of_half
+from .forward import sums_of_half
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
 from .sparse import add_columns, add_to_rows, sum_nonzeros, sum_rows
 from .tables import (
-    ACTIVATION,
     BIAS,
     CODE,
     COLUMN,
@@ -36,12 +36,8 @@ from .tables import (
     SCRATCH_SIZE,
     SGD,
     START,
-    STEP,
-    TUPLES,
     UPDATE,
-    WIDTH,
     ZEROS,
-    H,
 )
 
 # Columns done in one call, a divisor of MASK_BITS: between two calls examples are prefetched.
@@ -51,14 +47,15 @@ LINES_AT_ONCE = 3
 
 
 def _operate_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, n0: int, n1: int, r0: int,
-    r1: int, half: int, thread: int, step: int, what: int,
+    arguments: int, one: Any, begin: int, B: int, n0: int, n1: int, r0: int, r1: int, half: int,
+    thread: int, step: int, what: int,
 ) -> None:  # fmt: skip
     """Do one thread's share of one operation: rows n0 to n1, ranges r0 to r1 of the inputs.
 
-    A kernel of its own, for those who have such inputs: compiling it takes half as long as the
-    loop does.
+    Of what was left at ``arguments``; ``one`` is any number of the network's type.  A kernel of its
+    own, for those who have such inputs: compiling it takes half as long as the loop does.
     """
+    net, data, rule, rows = arguments_at(arguments, one)
     if what == COMPRESS:
         if data.x.size:
             compress_batch(net, data, rows, begin, n0, n1, r0, r1)
@@ -74,12 +71,12 @@ def forward_sparse(
 ) -> None:
     """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
 
-    Over ranges r0 to r1 of the inputs: those of one half, whose sums are joined later, or all.
-    Inputs of which all are asked for, and which are not compressed, are looked at once.
+    Over ranges r0 to r1 of the inputs: those of one half, or all.  The sums over each half are
+    joined later.  Inputs of which all are asked for, and which are not compressed, are looked at
+    once.
     """
     buffer, layer = net.buffer, row_of(net.layers, 0)
     segments, words = data.edges.size - 1, net.sizes[MASKS]
-    to = layer[H] if r1 - r0 == segments else sums_of_half(net, int(r0 > 0))
     once = data.x.size > 0 and r1 - r0 == segments
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
@@ -87,16 +84,19 @@ def forward_sparse(
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
-        bias = layer[BIAS] + column if r0 == 0 else net.sizes[ZEROS]
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
+            half = int(2 * r >= segments)
+            begins = 2 * r == half * segments
+            to = sums_of_half(net, half) + column
+            bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
             for n in range(n0, n1):
                 if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
                     prefetch_segments(data, soon, soon + r1 - r0, words)
                 segment = segment_of(data, rows, begin, n, r)
-                h = to + n * h_row + column
-                h0 = bias if r == r0 else h
+                h = to + n * h_row
+                h0 = bias if begins else h
                 if once:
                     k0, k1, row = data.edges[r], data.edges[r + 1], rows[begin + n] * layer[INPUTS]
                     if p == layer[FIRST]:
@@ -117,9 +117,6 @@ def forward_sparse(
                         code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
                         data.starts[segment], data.stops[segment], buffer, start, stride,
                     )  # fmt: skip
-    if r1 - r0 == segments:
-        for n in range(n0, n1):
-            activate(view(buffer, to + n * layer[H_ROW], layer[WIDTH]), layer[ACTIVATION])
     if data.labels.size:
         for n in range(n0, n1):
             prefetch(address_of(data.labels, rows[begin + n]))
@@ -355,16 +352,16 @@ def prefetch_lines(first: int, last: int) -> None:
     prefetch(last - 1)
 
 
-operate_sparse = kernel(STEP + ", int64" * 10, tuples=TUPLES, by_address=True)(_operate_sparse)
+operate_sparse = kernel("int64, T" + ", int64" * 10, by_address=True)(_operate_sparse)
 
 
 @intrinsic
 def operate_sparse_at(
-    typing: Any, address: Any, net: Any, data: Any, rule: Any, rows: Any, begin: Any, B: Any,
-    n0: Any, n1: Any, r0: Any, r1: Any, half: Any, thread: Any, step: Any, what: Any,
+    typing: Any, address: Any, arguments: Any, one: Any, begin: Any, B: Any, n0: Any, n1: Any,
+    r0: Any, r1: Any, half: Any, thread: Any, step: Any, what: Any,
 ) -> Any:  # fmt: skip
     """Call the compiled ``operate_sparse`` at an address."""
-    return call_at(net, data, rule, rows, begin, B, n0, n1, r0, r1, half, thread, step, what)
+    return call_at(arguments, one, begin, B, n0, n1, r0, r1, half, thread, step, what)
 
 
 def _operate_sparse_in_python(code: int, *arguments: Any) -> None:

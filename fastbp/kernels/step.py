@@ -124,12 +124,14 @@ def _region(
                 update_bias(net, rule, l, B, p0, p1, thread, step)
             if l == 0 and data.source == SPARSE and what in (COMPRESS, FORWARD, UPDATE):
                 operate_sparse_at(
-                    net.sparse, net, data, rule, rows, begin, B, n0, min(n1, B), r0, r1, half,
+                    net.sparse, arguments, one, begin, B, n0, min(n1, B), r0, r1, half,
                     thread, step, what,
                 )  # fmt: skip
             elif what in (FETCH, DELIVER):
                 if data.params.size:
-                    exchange_at(net.exchange, net, data, l, half, k0, k1, p0, p1, int(bias), what)
+                    exchange_at(
+                        net.exchange, arguments, one, l, half, k0, k1, p0, p1, int(bias), what
+                    )
             elif what == GATHER:
                 gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
             elif what == SQUARES:

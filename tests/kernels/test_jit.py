@@ -577,6 +577,48 @@ def test_a_first_step_does_not_compile_what_only_others_need(dense_step):
     assert parts == []
 
 
+# Whether garbage is looked for while a kernel is compiled, while a user's function is, and after.
+COLLECTED = """
+import gc, json
+import numba
+from numba.core import event
+from fastbp.kernels import jit
+
+class Listener(event.Listener):
+    def on_start(self, event):
+        seen.append(gc.isenabled())
+    def on_end(self, event):
+        pass
+
+event.register("numba:compile", Listener())
+
+@jit.part
+def half(x):
+    return x / 2
+
+def quarter(x):
+    return half(half(x))
+
+found = []
+for enabled in (True, False):
+    gc.enable() if enabled else gc.disable()
+    for compiled in (jit.kernel("float64")(quarter), numba.njit(lambda x: x)):
+        seen = []
+        compiled(1.0)
+        found.append([seen, gc.isenabled()])
+print(json.dumps(found))
+"""
+
+
+def test_garbage_is_not_looked_for_while_a_kernel_is_compiled(tmp_path):
+    # A kernel is what stands in the package's folder: as if this script did.
+    script = "__name__ = 'fastbp.kernels.other'\n" + COLLECTED
+    before, user, off_before, off_user = python(script, FASTBP_CACHE_DIR=str(tmp_path))
+    assert before == [[False, False], True]
+    assert user == [[True], True]
+    assert off_before[1] is off_user[1] is False
+
+
 # A loop that chooses between arrays: what Numba would count references in.
 COUNTED = """
 import json
