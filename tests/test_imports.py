@@ -303,7 +303,18 @@ def test_imports_inside_functions_are_on_the_list(module):
 
 
 # Those that write vector instructions themselves name Numba's types and LLVM's.
-WRITERS = ("simd", "calls", "rows", "gemm", "sparse", "record", "arguments", "relu", "shell", "meeting")
+WRITERS = (
+    "simd",
+    "calls",
+    "rows",
+    "gemm",
+    "sparse",
+    "record",
+    "arguments",
+    "relu",
+    "shell",
+    "meeting",
+)
 INTRINSICS = {f"fastbp.kernels.{name}" for name in WRITERS}
 VOCABULARY = {
     "llvmlite.binding",
