@@ -25,7 +25,6 @@ from .tables import (
     FLOATS,
     GROUP,
     H_ROW,
-    HALF,
     INPUTS,
     LAST,
     LINE,
@@ -39,10 +38,10 @@ from .tables import (
     SUMS,
     WIDTH,
     X_ROW,
-    X_ROWS,
     ZEROS,
     H,
     X,
+    half_of_inputs,
     rows_of_inputs,
 )
 from .thin import tile_of, turn_columns, turned_rows
@@ -87,57 +86,40 @@ def gather(
 
 
 @part
-def forward(net: Any, l: int, B: int, n0: int, n1: int, p0: int, p1: int, thread: int) -> None:
-    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1, as in a batch of B."""
+def forward(
+    net: Any, l: int, B: int, halves: bool, half: int, n0: int, n1: int, p0: int, p1: int,
+    thread: int,
+) -> None:  # fmt: skip
+    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1, as in a batch of B.
+
+    Or, of the first layer, the sums over one half of the inputs, the first with the bias: with two
+    threads each core has its half of x and of W, and neither ever moves: only the sums do.  One
+    thread adds the same halves, so the bits are the same.
+    """
     buffer, layer = net.buffer, row_of(net.layers, l)
-    least = buffer.dtype.type(0 if layer[ACTIVATION] == RELU else -math.inf)
-    fetched = rows_in_advance(layer[INPUTS], buffer.itemsize)
+    K, relu = layer[INPUTS], layer[ACTIVATION] == RELU
+    k0, k1 = half_of_inputs(layer, half) if halves else (0, K)
+    k1 = min(k1, K)
+    to = sums_of_half(net, half) if halves else layer[H]
+    least = buffer.dtype.type(0 if relu and not halves else -math.inf)
+    table, fetched = rows_of_inputs(layer, half), rows_in_advance(K, buffer.itemsize)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
-        bias, h = layer[BIAS] + panel[COLUMN], layer[H] + panel[COLUMN]
+        h = to + panel[COLUMN]
+        begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
         width = columns_of_code(panel[CODE], buffer)
         tile = tile_of(panel, B)
         if tile != panel[CODE]:
-            turn_columns(net, panel, panel[START], layer[INPUTS], thread)
+            turn_columns(net, panel, panel[START] + k0 * panel[ROW], k1 - k0, thread)
         for n in range(n0, n1, TILE_ROWS):
-            at = h + n * layer[H_ROW]
-            x_rows = address_of(net.rows, layer[X_ROWS] + n)
+            at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
             if l == 0 and p == p0 and n >= fetched:
-                soon = min(n + 2 * TILE_ROWS, n1)
-                prefetch_rows(net, layer[X_ROWS], n + TILE_ROWS, soon, 0, layer[INPUTS])
-            multiply(
-                net, panel, tile, at, layer[H_ROW], x_rows, 0, layer[INPUTS], bias, least, thread
-            )
+                prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, n1), k0, k1)
+            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
             # Padding too, behind thin columns whatever is there: nobody reads it.
-            for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID else 0):
+            for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID and not halves else 0):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])
-
-
-@part
-def forward_half(net: Any, l: int, B: int, half: int, thread: int) -> None:
-    """``x @ W`` over one half of the inputs, with the bias in the first half.
-
-    With two threads each core has its half of x and of W, and neither ever moves: only the sums
-    do.  One thread adds the same halves, so the bits are the same.
-    """
-    buffer, layer = net.buffer, row_of(net.layers, l)
-    least = buffer.dtype.type(-math.inf)
-    k0, k1 = (0, layer[HALF]) if half == 0 else (layer[HALF], layer[INPUTS])
-    to = sums_of_half(net, half)
-    table, fetched = rows_of_inputs(layer, half), rows_in_advance(layer[INPUTS], buffer.itemsize)
-    for p in range(layer[FIRST], layer[LAST]):
-        panel = row_of(net.panels, p)
-        begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
-        tile = tile_of(panel, B)
-        if tile != panel[CODE]:
-            turn_columns(net, panel, panel[START] + k0 * panel[ROW], k1 - k0, thread)
-        for n in range(0, B, TILE_ROWS):
-            at = to + panel[COLUMN] + n * layer[H_ROW]
-            x_rows = address_of(net.rows, table + n)
-            if p == layer[FIRST] and n >= fetched:
-                prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, B), k0, k1)
-            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
 
 
 @inlined

@@ -24,7 +24,6 @@ from .calls import call_at
 from .exchange import exchange_at
 from .forward import (
     forward,
-    forward_half,
     gather,
     join_halves,
     softmax_loss,
@@ -136,13 +135,11 @@ def _region(
                 gather(net, data, rows, begin, end, n0, n1, half, k0, k1)
             elif what == SQUARES:
                 sum_squares(net, l, k0, k1)
-            elif what == FORWARD and division == BY_INPUTS:
-                forward_half(net, l, B, half, thread)
             elif what == FORWARD:
                 # A prediction must not depend on how many examples are in the last batch.
                 last_operation = net.program[net.program.shape[0] - 1, OPERATION]
-                asked = last_operation in (MEASURE, STORE)
-                forward(net, l, THIN_ROWS if asked else B, n0, n1, p0, p1, thread)
+                as_of = THIN_ROWS if last_operation in (MEASURE, STORE) else B
+                forward(net, l, as_of, division == BY_INPUTS, half, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):
