@@ -49,13 +49,20 @@ RANGE_BYTES = 128 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A strip of columns: which, how wide, and where it lies in the buffer."""
+    """A strip of columns: which, how wide, and where it lies in the buffer.
+
+    ``thin`` is where one or two columns more lie, those behind the others; or 0.
+    """
 
     column: int
     code: int
     start: int
     row: int
-    tile: int
+    thin: int = 0
+
+    def width(self, itemsize: int) -> int:
+        """Return how many columns are computed."""
+        return columns_of(self.code, itemsize) + (THIN if self.thin else 0)
 
 
 def panels_of(columns: int, itemsize: int) -> list[tuple[int, int, int]]:
@@ -111,11 +118,8 @@ class Plan:
         self._back: list[list[Panel]] = []
         layers = np.zeros((L, tables.LAYER_COLUMNS), np.int64)
         for l, (K, N) in enumerate(itertools.pairwise(sizes)):
-            cut = panels_of(N, self.dtype.itemsize)
-            self._forward.append(self._panels(cut, round_up(K, TILE_ROWS)))
-            if l < L - 1:  # what pads the logits is not what pads a layer
-                self._spare_thin_columns(l)
-            layers[l, tables.BIAS] = self._take(cut[-1][0] + cut[-1][2])
+            self._forward.append(self._panels_of_weights(K, N, is_last=l == L - 1))
+            layers[l, tables.BIAS] = self._take(round_up(N, lanes(self.dtype.itemsize)))
         self.parameters = self._end
         x_row = self._row(round_up(sizes[0], TILE_ROWS))
         x = self._take(self.rows * x_row)
@@ -126,7 +130,7 @@ class Plan:
             cut, rows_of_back = panels_of(K, self.dtype.itemsize), round_up(N, line)
             self._back.append(self._panels(cut, rows_of_back) if l else [])
             last = self._forward[l][-1]
-            width = last.column + columns_of(last.code, self.dtype.itemsize)
+            width = last.column + last.width(self.dtype.itemsize)
             row = self._row(width if l == L - 1 else round_up(width, TILE_ROWS))
             first, back = len(table), len(table) + len(self._forward[l])
             table += self._forward[l] + self._back[l]
@@ -138,7 +142,7 @@ class Plan:
             layers[l, tables.HALF] = self._half(K)
             layers[l, tables.FIRST :] = first, back, back, len(table)
             x, x_row = layers[l, tables.H], row
-        widest = max(p.row for p in table)
+        widest = max(p.row + (THIN if p.thin else 0) for p in table)
         zeros = self._take(max(widest, THIN_VECTORS * lanes(self.dtype.itemsize)))
         turned = max(tables.GROUP, self.longest_range()) * widest
         self._scratch = turned + self._room_to_turn()
@@ -159,7 +163,7 @@ class Plan:
             self.buffer,
             self.state,
             layers,
-            np.array([(p.column, p.code, p.start, p.row, p.tile) for p in table], np.int64),
+            np.array([dataclasses.astuple(p) for p in table], np.int64),
             np.zeros((0, 4), np.int64),
             self._addresses(),
             np.zeros((3, self.rows)),
@@ -249,25 +253,29 @@ class Plan:
         return int(K / 2 / quantum + 0.5) * quantum
 
     def _panels(self, cut: list[tuple[int, int, int]], rows: int) -> list[Panel]:
-        return [
-            Panel(column, code, self._take(rows * row), row, tile=code) for column, code, row in cut
-        ]
+        return [Panel(column, code, self._take(rows * row), row) for column, code, row in cut]
 
-    def _spare_thin_columns(self, l: int) -> None:
-        """Leave one or two columns behind whole vectors out of the tiles of a layer."""
-        last, itemsize = self._forward[l][-1], self.dtype.itemsize
-        whole = code_of(last.code // 2 * lanes(itemsize), itemsize)
-        rest = self.sizes[l + 1] - last.column - columns_of(whole, itemsize)
-        is_long = self.sizes[l] >= THIN_INPUTS and lanes(itemsize) >= THIN_LANES
-        if whole and 0 < rest <= THIN and is_long:
-            self._forward[l][-1] = dataclasses.replace(last, tile=whole)
+    def _panels_of_weights(self, K: int, N: int, is_last: bool) -> list[Panel]:
+        """Return the panels of a layer's W; one or two columns behind whole vectors lie apart.
+
+        Not of the last layer: what pads the logits is not what pads another one.
+        """
+        V, rows = lanes(self.dtype.itemsize), round_up(K, TILE_ROWS)
+        cut = panels_of(N, self.dtype.itemsize)
+        column, _, row = cut[-1]
+        whole = row - V
+        is_thin = whole > 0 and N - column - whole <= THIN
+        if is_last or not is_thin or K < THIN_INPUTS or V < THIN_LANES:
+            return self._panels(cut, rows)
+        cut[-1] = column, code_of(whole, self.dtype.itemsize), whole
+        panels = self._panels(cut, rows)
+        panels[-1] = dataclasses.replace(panels[-1], thin=self._take(rows * THIN))
+        return panels
 
     def _room_to_turn(self) -> int:
         """Return the elements a thread needs for thin columns turned to rows: 0 without them."""
         inputs = [
-            K
-            for K, panels in zip(self.sizes, self._forward, strict=False)
-            if panels[-1].tile != panels[-1].code
+            K for K, panels in zip(self.sizes, self._forward, strict=False) if panels[-1].thin
         ]
         if not inputs:
             return 0
@@ -385,6 +393,10 @@ class Plan:
                 start = offset + p.start
                 rows = buffer[start : start + K * p.row].reshape(K, p.row)
                 yield f"W{l + 1}", rows[:, :width], slice(p.column, p.column + width)
+                if p.thin:
+                    start = offset + p.thin
+                    rows = buffer[start : start + K * THIN].reshape(K, THIN)
+                    yield f"W{l + 1}", rows[:, : N - p.column - width], slice(p.column + width, N)
             bias = offset + self.layers[l, tables.BIAS]
             yield f"b{l + 1}", buffer[bias : bias + N], slice(0, N)
 

@@ -99,14 +99,17 @@ def test_one_or_two_columns_behind_whole_vectors_are_left_out_of_long_products(
     V = lanes(plan.dtype.itemsize)
     panels = plan.net("train").panels
     hidden, logits = (panels[row[tables.FIRST] : row[tables.LAST]] for row in plan.layers)
-    assert (hidden[:-1, tables.TILE] == hidden[:-1, tables.CODE]).all()
-    assert (logits[:, tables.TILE] == logits[:, tables.CODE]).all()
-    *_, tile = hidden[-1]
-    end = hidden[-1, tables.COLUMN] + columns_of(tile, plan.dtype.itemsize)
+    assert not hidden[:-1, tables.THIN_START].any()
+    assert not logits[:, tables.THIN_START].any()
+    last = hidden[-1]
+    end = last[tables.COLUMN] + columns_of(last[tables.CODE], plan.dtype.itemsize)
     if V >= 8 and columns > V and columns % V in (1, 2) and inputs >= 64:
         assert end == columns // V * V
+        assert last[tables.ROW] == end - last[tables.COLUMN]  # and no room between the rows
+        behind = last[tables.START] + plan.layers[0, tables.INPUTS] * last[tables.ROW]
+        assert behind <= last[tables.THIN_START] < plan.parameters
     else:
-        assert tile == hidden[-1, tables.CODE]
+        assert last[tables.THIN_START] == 0
         assert end >= columns
 
 
@@ -187,6 +190,7 @@ def test_rows_of_activations_have_room_for_what_the_tiles_write(sizes, dtype):
     for layer, N in zip(plan.layers, sizes[1:], strict=True):
         own = panels[layer[tables.FIRST] : layer[tables.LAST]]
         ends = [p[tables.COLUMN] + columns_of(p[tables.CODE], plan.dtype.itemsize) for p in own]
+        ends[-1] += THIN if own[-1, tables.THIN_START] else 0
         assert N <= max(ends) == layer[tables.WIDTH] <= layer[tables.H_ROW]
 
 
@@ -200,6 +204,8 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
         K, N = layer[tables.INPUTS], layer[tables.OUTPUTS]
         for p in panels[layer[tables.FIRST] : layer[tables.LAST]]:
             pieces.append((p[tables.START], p[tables.START] + K * p[tables.ROW]))
+            if p[tables.THIN_START]:
+                pieces.append((p[tables.THIN_START], p[tables.THIN_START] + K * THIN))
         for p in panels[layer[tables.BACK_FIRST] : layer[tables.BACK_LAST]]:
             pieces.append((p[tables.START], p[tables.START] + N * p[tables.ROW]))
         pieces.append((layer[tables.BIAS], layer[tables.BIAS] + layer[tables.WIDTH]))

@@ -36,11 +36,12 @@ from .tables import (
     SGD,
     SIGMOID,
     START,
+    THIN_START,
     ZEROS,
     H,
     rows_of_inputs,
 )
-from .thin import tile_of, update_thin
+from .thin import update_thin, width_of
 
 # Rows of the next block that are fetched with each tile of a group: with all of them, a block.
 ROWS_A_TILE = BLOCK * TILE_ROWS // GROUP
@@ -112,18 +113,18 @@ def update(
     asked, questions = 0, (last - first) * pieces
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
-        row, tile = panel[ROW], tile_of(panel, B)
+        row, thin = panel[ROW], panel[THIN_START]
         if rule.kind > SGD:
-            clear_padding(net, panel, tile, scratch)
+            clear_padding(net, panel, scratch)
         for g in range(k0, k1, GROUP):
             stop = min(g + GROUP, k1)
             weights = panel[START] + g * row
             if rule.kind == KEEP:
-                result, to = state, weights
+                result, to, to_thin = state, weights, thin + g * THIN
             elif rule.kind == SGD:
-                result, to = buffer, weights
+                result, to, to_thin = buffer, weights, thin + g * THIN
             else:
-                result, to = buffer, scratch
+                result, to, to_thin = buffer, scratch, scratch + GROUP * row
             for b in range(0, B, BLOCK):
                 dz = layer[DZ] + b * layer[H_ROW] + panel[COLUMN]
                 for k in range(g, stop, TILE_ROWS):
@@ -145,30 +146,31 @@ def update(
                         asked += 1
                     tile_at(
                         net.tile,
-                        tile + TRANSPOSED,
+                        panel[CODE] + TRANSPOSED,
                         result, at, row,
                         address_of(net.rows, x_rows + b), k,
                         buffer, dz, layer[H_ROW], 0, min(BLOCK, B - b),
                         source, origin, origin_row, factor, least, ahead, ahead_too, ahead_step,
                     )  # fmt: skip
-            if tile != panel[CODE]:
+            if thin:
                 factor = decay if rule.kind == SGD else T(0)
-                update_thin(net, layer, panel, result, to, factor, x_rows, g, stop, B, thread)
+                update_thin(net, layer, panel, result, to_thin, factor, x_rows, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule_at(
-                    net.rule, buffer, state, rule, weights, net.sizes[PARAMETERS] + weights, to,
-                    (stop - g) * row, rule.decay, step,
-                )  # fmt: skip
+                start, gradient, width = weights, to, row
+                for _ in range(2 if thin else 1):
+                    apply_rule_at(
+                        net.rule, buffer, state, rule, start, net.sizes[PARAMETERS] + start,
+                        gradient, (stop - g) * width, rule.decay, step,
+                    )  # fmt: skip
+                    start, gradient, width = thin + g * THIN, to_thin, THIN
             if rule.kind != KEEP and l > 0:
                 transpose_weights(net, l, p, g, min(stop, layer[INPUTS]))
 
 
 @part
-def clear_padding(net: Any, panel: Any, tile: int, scratch: int) -> None:
+def clear_padding(net: Any, panel: Any, scratch: int) -> None:
     """Zero what tiles leave as it is between the rows of a gradient, so that W's stays zero."""
-    width = columns_of_code(tile, net.buffer)
-    if tile != panel[CODE]:
-        width += THIN
+    width = columns_of_code(panel[CODE], net.buffer)
     for i in range(GROUP if width < panel[ROW] else 0):
         padding = view(net.buffer, scratch + i * panel[ROW] + width, panel[ROW] - width)
         for j in range(padding.size):
@@ -181,16 +183,24 @@ def sum_squares(net: Any, l: int, k0: int, k1: int) -> None:
     layer = row_of(net.layers, l)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        start, row = panel[START], panel[ROW]
+        start, row, thin = panel[START], panel[ROW], panel[THIN_START]
         for k in range(k0, min(k1, layer[INPUTS]), GROUP):
             rows = min(k + GROUP, layer[INPUTS]) - k
             # One run of numbers, with the zeros between the rows: an addition of lanes each row,
             # or a loop over short rows, takes longer than the multiplications.
-            values = view(net.buffer, start + k * row, rows * row)
-            squares = values.dtype.type(0)
-            for i in range(values.size):
-                squares += values[i] * values[i]
+            squares = square_of(view(net.buffer, start + k * row, rows * row))
+            if thin:
+                squares += square_of(view(net.buffer, thin + k * THIN, rows * THIN))
             net.squares[p, k // GROUP] = squares
+
+
+@part
+def square_of(values: Any) -> float:
+    """Return the sum of the squares of some numbers."""
+    squares = values.dtype.type(0)
+    for i in range(values.size):
+        squares += values[i] * values[i]
+    return squares
 
 
 @part
@@ -203,7 +213,7 @@ def update_bias(
     scratch = net.sizes[SCRATCH] + thread * net.sizes[SCRATCH_SIZE]
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
-        width = columns_of_code(panel[CODE], buffer)
+        width = width_of(panel, buffer)
         bias = layer[BIAS] + panel[COLUMN]
         if rule.kind == KEEP:
             db = view(net.state, bias, width)

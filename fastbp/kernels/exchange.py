@@ -12,7 +12,7 @@ from typing import Any
 
 from .arguments import arguments_at
 from .calls import call_at
-from .gemm import columns_of_code
+from .gemm import THIN, columns_of_code
 from .jit import JIT_DISABLED, intrinsic, kernel, part
 from .panels import transpose_weights
 from .simd import address_of, row_of, view, view_at
@@ -27,7 +27,9 @@ from .tables import (
     OUTPUTS,
     ROW,
     START,
+    THIN_START,
 )
+from .thin import width_of
 
 
 def _exchange(
@@ -70,15 +72,19 @@ def fetch_weights(net: Any, data: Any, l: int, k0: int, k1: int) -> float:
     finite = zero
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        column, row, start = panel[COLUMN], panel[ROW], panel[START]
+        column, row, start, apart = panel[COLUMN], panel[ROW], panel[START], panel[THIN_START]
         width = min(columns_of_code(panel[CODE], buffer), N - column)
+        thin = N - column - width if apart else 0
         from_here = data.params[2 * l] + column * buffer.itemsize
         for k in range(k0, min(k1, K)):
-            source = view_at(buffer, from_here + k * N * buffer.itemsize, width)
+            source = view_at(buffer, from_here + k * N * buffer.itemsize, width + thin)
             target = view(buffer, start + k * row, width)
-            for j in range(source.size):
+            for j in range(target.size):
                 target[j] = source[j]
                 finite += source[j] * zero
+            for j in range(thin):
+                buffer[apart + k * THIN + j] = source[width + j]
+                finite += source[width + j] * zero
             padding = view(buffer, start + k * row + width, row - width)
             for j in range(padding.size):
                 padding[j] = zero
@@ -101,16 +107,19 @@ def fetch_bias(net: Any, data: Any, l: int) -> None:
 def deliver_weights(net: Any, data: Any, l: int, p: int, k0: int, k1: int) -> None:
     """Copy rows k0 to k1 of the gradient of W, in panel p, into the user's array."""
     layer, panel = row_of(net.layers, l), row_of(net.panels, p)
-    K, N, column, row, start = (
-        layer[INPUTS], layer[OUTPUTS], panel[COLUMN], panel[ROW], panel[START],
+    K, N, column, row, start, apart = (
+        layer[INPUTS], layer[OUTPUTS], panel[COLUMN], panel[ROW], panel[START], panel[THIN_START],
     )  # fmt: skip
     width = min(columns_of_code(panel[CODE], net.buffer), N - column)
+    thin = N - column - width if apart else 0
     to_here = data.grads[2 * l] + column * net.buffer.itemsize
     for k in range(k0, min(k1, K)):
         source = view(net.state, start + k * row, width)
-        target = view_at(net.buffer, to_here + k * N * net.buffer.itemsize, width)
+        target = view_at(net.buffer, to_here + k * N * net.buffer.itemsize, width + thin)
         for j in range(source.size):
             target[j] = source[j]
+        for j in range(thin):
+            target[width + j] = net.state[apart + k * THIN + j]
 
 
 @part
@@ -118,7 +127,7 @@ def deliver_bias(net: Any, data: Any, l: int, p: int) -> None:
     """Copy the gradient of b, in the columns of panel p."""
     layer, panel = row_of(net.layers, l), row_of(net.panels, p)
     column = panel[COLUMN]
-    width = min(columns_of_code(panel[CODE], net.buffer), layer[OUTPUTS] - column)
+    width = min(width_of(panel, net.buffer), layer[OUTPUTS] - column)
     source = view(net.state, layer[BIAS] + column, width)
     to = data.grads[2 * l + 1] + column * net.buffer.itemsize
     target = view_at(net.buffer, to, width)

@@ -36,6 +36,7 @@ from .tables import (
     SOFTMAX_BLOCK,
     START,
     SUMS,
+    THIN_START,
     WIDTH,
     X_ROW,
     ZEROS,
@@ -44,7 +45,7 @@ from .tables import (
     half_of_inputs,
     rows_of_inputs,
 )
-from .thin import tile_of, turn_columns, turned_rows
+from .thin import turn_columns, turned_rows, width_of
 
 
 @part
@@ -87,10 +88,9 @@ def gather(
 
 @part
 def forward(
-    net: Any, l: int, B: int, halves: bool, half: int, n0: int, n1: int, p0: int, p1: int,
-    thread: int,
-) -> None:  # fmt: skip
-    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1, as in a batch of B.
+    net: Any, l: int, halves: bool, half: int, n0: int, n1: int, p0: int, p1: int, thread: int
+) -> None:
+    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1.
 
     Or, of the first layer, the sums over one half of the inputs, the first with the bias: with two
     threads each core has its half of x and of W, and neither ever moves: only the sums do.  One
@@ -107,16 +107,15 @@ def forward(
         panel = row_of(net.panels, p)
         h = to + panel[COLUMN]
         begin = layer[BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
-        width = columns_of_code(panel[CODE], buffer)
-        tile = tile_of(panel, B)
-        if tile != panel[CODE]:
-            turn_columns(net, panel, panel[START] + k0 * panel[ROW], k1 - k0, thread)
+        width = width_of(panel, buffer)
+        if panel[THIN_START]:
+            turn_columns(net, panel, k0, k1, thread)
         for n in range(n0, n1, TILE_ROWS):
             at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
             if l == 0 and p == p0 and n >= fetched:
                 prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, n1), k0, k1)
-            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
-            # Padding too, behind thin columns whatever is there: nobody reads it.
+            multiply(net, panel, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
+            # Padding too: nobody reads it.
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID and not halves else 0):
                 row = at + i * layer[H_ROW]
                 activate(view(buffer, row, width), layer[ACTIVATION])
@@ -124,23 +123,23 @@ def forward(
 
 @inlined
 def multiply(
-    net: Any, panel: Any, tile: int, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int,
-    least: Any, thread: int,
+    net: Any, panel: Any, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int, least: Any,
+    thread: int,
 ) -> None:  # fmt: skip
     """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
     buffer = net.buffer
     one, fetched = buffer.dtype.type(1), address_of(buffer, h)
     tile_at(
         net.tile,
-        tile,
+        panel[CODE],
         buffer, h, h_row,
         x_rows, k0,
         buffer, panel[START] + k0 * panel[ROW], panel[ROW], 0, k1 - k0,
         buffer, begin, 0, one, least, fetched, fetched, 0,
     )  # fmt: skip
-    if tile != panel[CODE]:
+    if panel[THIN_START]:
         turned, turned_row = turned_rows(net, thread)
-        thin = columns_of_code(tile, buffer)
+        thin = columns_of_code(panel[CODE], buffer)
         tile_at(
             net.tile,
             DOTS_CODE,

@@ -21,6 +21,8 @@ masks say: squares of 64 x 64 bits are transposed in registers, 64 columns of 64
 The values need no second list: columns are walked in ascending order, so an example's next value is
 the next in its row.  Both ways sum in the order of the examples, and give the same bits.
 
+Of B, or of C in the update by columns, one or two columns may lie apart, as :mod:`.thin` says.
+
 Inputs that are looked at once are not compressed.  Their zeros are skipped as they are met: a mask
 of the next 64 numbers, and the sum over its bits.
 
@@ -39,43 +41,69 @@ from numba.core import cgutils, types
 
 from . import simd
 from .calls import call_apart
-from .gemm import CODES, columns_of, widths_of
+from .gemm import CODES, THIN, vectors_of, widths_of
 from .jit import JIT_DISABLED, intrinsic
 from .simd import MASK_BITS
 
+# Added to the code of a panel of whole vectors with thin columns apart.
+WITH_THIN = CODES.stop
+WITH_THIN_CODES = tuple(code + WITH_THIN for code in CODES if code % 2 == 0)
+
+
+def _widths_of(code: int, itemsize: int) -> tuple[list[int], bool]:
+    """Return the widths of the vectors in a row, and whether the last are thin columns."""
+    if code in WITH_THIN_CODES:
+        return [*widths_of(code - WITH_THIN, itemsize), THIN], True
+    return widths_of(code, itemsize), False
+
 
 class _Row:
-    """A row in registers, vector by vector."""
+    """A row in registers, vector by vector; ``pointers`` are where its vectors are in memory."""
 
-    def __init__(self, emit: simd.Emitter, widths: list[int], pointer: Any) -> None:
-        self.emit = emit
-        offsets = [simd.constant(sum(widths[:j])) for j in range(len(widths))]
-        self.columns = list(zip(offsets, widths, strict=True))
+    def __init__(self, emit: simd.Emitter, widths: list[int], pointers: list[Any]) -> None:
+        self.emit, self.widths = emit, widths
         # LLVM keeps in registers what nobody has the address of.
         self.vectors = [cgutils.alloca_once(emit.builder, emit.vector(width)) for width in widths]
-        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
-            emit.builder.store(emit.load(emit.at(pointer, offset), width), vector)
+        for width, vector, pointer in zip(widths, self.vectors, pointers, strict=True):
+            emit.builder.store(emit.load(pointer, width), vector)
 
-    def add(self, number: Any, pointer: Any) -> None:
+    def add(self, number: Any, pointers: list[Any]) -> None:
         """Add ``number`` times the row in memory."""
         emit, builder = self.emit, self.emit.builder
-        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
-            factor, other = emit.splat(number, width), emit.load(emit.at(pointer, offset), width)
+        for width, vector, pointer in zip(self.widths, self.vectors, pointers, strict=True):
+            factor, other = emit.splat(number, width), emit.load(pointer, width)
             builder.store(emit.multiply_add(factor, other, builder.load(vector), width), vector)
 
-    def add_to(self, number: Any, pointer: Any) -> None:
+    def add_to(self, number: Any, pointers: list[Any]) -> None:
         """Add ``number`` times this row to the one in memory."""
         emit = self.emit
-        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
-            factor, there = emit.splat(number, width), emit.at(pointer, offset)
-            held, other = emit.builder.load(vector), emit.load(there, width)
-            emit.store(emit.multiply_add(factor, held, other, width), there, width)
+        for width, vector, pointer in zip(self.widths, self.vectors, pointers, strict=True):
+            held, other = emit.builder.load(vector), emit.load(pointer, width)
+            product = emit.multiply_add(emit.splat(number, width), held, other, width)
+            emit.store(product, pointer, width)
 
-    def store(self, pointer: Any) -> None:
+    def store(self, pointers: list[Any]) -> None:
         """Write the row to memory."""
-        for (offset, width), vector in zip(self.columns, self.vectors, strict=True):
-            held = self.emit.builder.load(vector)
-            self.emit.store(held, self.emit.at(pointer, offset), width)
+        for width, vector, pointer in zip(self.widths, self.vectors, pointers, strict=True):
+            self.emit.store(self.emit.builder.load(vector), pointer, width)
+
+
+class _Weights:
+    """The rows of a panel of W, or of its gradient; thin columns lie apart, if there are any."""
+
+    def __init__(
+        self, emit: simd.Emitter, widths: list[int], start: Any, row: Any, thin: Any
+    ) -> None:
+        self.emit, self.start, self.row, self.thin = emit, start, row, thin
+        self.widths = widths
+
+    def row_at(self, k: Any) -> list[Any]:
+        """Return where the vectors of row k are."""
+        emit, mul = self.emit, self.emit.builder.mul
+        pointers = vectors_of(emit, emit.at(self.start, mul(k, self.row)), self.widths)
+        if self.thin is not None:
+            pointers[-1] = emit.at(self.thin, mul(k, simd.constant(THIN)))
+        return pointers
 
 
 def _number(emit: simd.Emitter, numbers: Any, table: Any, place: Any) -> Any:
@@ -87,10 +115,10 @@ def _number(emit: simd.Emitter, numbers: Any, table: Any, place: Any) -> Any:
 
 
 def _for_each_place(
-    emit: simd.Emitter, columns: Any, numbers: Any, first: Any, last: Any, rows: Any, row: Any,
+    emit: simd.Emitter, columns: Any, numbers: Any, first: Any, last: Any,
     visit: Callable[[Any, Any], None],
 ) -> None:  # fmt: skip
-    """Write the loop over the places from first to last: numbers, and rows of their columns."""
+    """Write the loop over the places from first to last: numbers, and their columns."""
     builder = emit.builder
     before, loop = builder.block, builder.append_basic_block("place")
     after = builder.append_basic_block("no_place")
@@ -99,7 +127,7 @@ def _for_each_place(
     builder.position_at_end(loop)
     p = builder.phi(simd.INT64)
     k = builder.zext(builder.load(emit.at(columns, p)), simd.INT64)
-    visit(_number(emit, numbers, None, p), emit.at(rows, builder.mul(k, row)))
+    visit(_number(emit, numbers, None, p), k)
     following = builder.add(p, simd.constant(1))
     p.add_incoming(first, before)
     p.add_incoming(following, loop)
@@ -108,8 +136,8 @@ def _for_each_place(
 
 
 def _for_each_code(
-    emit: simd.Emitter, masks: Any, codes: Any, table: Any, first: Any, last: Any, rows: Any,
-    row: Any, visit: Callable[[Any, Any], None],
+    emit: simd.Emitter, masks: Any, codes: Any, table: Any, first: Any, last: Any,
+    visit: Callable[[Any, Any], None],
 ) -> None:  # fmt: skip
     """Write the same loop for codes; the columns are the bits of masks, one for each place.
 
@@ -121,20 +149,21 @@ def _for_each_code(
     loop, rest = builder.append_basic_block("code"), builder.append_basic_block("rest")
     after = builder.append_basic_block("no_code")
     end = emit.at(codes, last)
-    rows_a_word = builder.mul(row, simd.constant(MASK_BITS))
     start = emit.at(codes, first)
     builder.cbranch(builder.icmp_signed("<", first, last), word, after)
 
     builder.position_at_end(word)
-    mask, first_row, begin = (builder.phi(p.type) for p in (masks, rows, codes))
+    mask, begin = (builder.phi(p.type) for p in (masks, codes))
+    first_column = builder.phi(simd.INT64)
     all_bits = builder.load(mask)
-    next_mask, next_row = emit.at(mask, one), emit.at(first_row, rows_a_word)
+    next_mask = emit.at(mask, one)
+    next_column = builder.add(first_column, simd.constant(MASK_BITS))
     builder.cbranch(builder.icmp_signed("==", all_bits, zero), word, loop)
 
     builder.position_at_end(loop)
     code, bits = builder.phi(codes.type), builder.phi(simd.INT64)
-    k = builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
-    visit(_number(emit, code, table, zero), emit.at(first_row, builder.mul(k, row)))
+    k = builder.or_(first_column, builder.cttz(bits, ir.Constant(ir.IntType(1), 1)))
+    visit(_number(emit, code, table, zero), k)
     next_code = emit.at(code, one)
     left = builder.and_(bits, builder.sub(bits, one))
     builder.cbranch(builder.icmp_unsigned("==", next_code, end), after, rest)
@@ -143,7 +172,7 @@ def _for_each_code(
     emit.loop_back(builder.icmp_signed("!=", left, zero), loop, word)
     for phi, sources in (
         (mask, ((masks, before), (next_mask, word), (next_mask, rest))),
-        (first_row, ((rows, before), (next_row, word), (next_row, rest))),
+        (first_column, ((zero, before), (next_column, word), (next_column, rest))),
         (begin, ((start, before), (begin, word), (next_code, rest))),
         (code, ((begin, word), (next_code, rest))),
         (bits, ((all_bits, word), (left, rest))),
@@ -154,17 +183,16 @@ def _for_each_code(
 
 
 def _for_each_nonzero(
-    emit: simd.Emitter, masks: Any, words: Any, numbers: Any, rows: Any, row: Any,
-    visit: Callable[[Any, Any], None],
-) -> None:  # fmt: skip
-    """Write the loop over the bits of some masks: numbers at their places, and rows of them."""
+    emit: simd.Emitter, masks: Any, words: Any, numbers: Any, visit: Callable[[Any, Any], None]
+) -> None:
+    """Write the loop over the bits of some masks: numbers at their places, and these places."""
     builder = emit.builder
     with cgutils.for_range(builder, words) as loop:
         first = builder.mul(loop.index, simd.constant(MASK_BITS))
 
         def visit_place(i: Any) -> None:
-            k = builder.add(first, i)
-            visit(emit.load(emit.at(numbers, k)), emit.at(rows, builder.mul(k, row)))
+            k = builder.or_(first, i)
+            visit(emit.load(emit.at(numbers, k)), k)
 
         _for_each_bit(emit, builder.load(emit.at(masks, loop.index)), visit_place)
 
@@ -196,17 +224,20 @@ def _for_each_width(
     context: Any, builder: Any, code: Any, itemsize: int, given: list[Any],
     write: Callable[..., None],
 ) -> Any:  # fmt: skip
-    """Write a branch for every width of a panel, in a function of their own."""
+    """Write a branch for every width of a panel, in a function of their own.
+
+    ``write`` gets the widths of a row's vectors, and whether the last are thin columns.
+    """
 
     def write_all(own: Any, code: Any, *given: Any) -> None:
         emit = simd.Emitter(own, itemsize)
         finish = own.append_basic_block("finish")
         switch = own.switch(code, finish)
-        for value in CODES:
+        for value in (*CODES, *WITH_THIN_CODES):
             block = own.append_basic_block(f"code{value}")
             switch.add_case(simd.constant(value), block)
             own.position_at_end(block)
-            write(emit, widths_of(value, itemsize), *given)
+            write(emit, *_widths_of(value, itemsize), *given)
             own.branch(finish)
         own.position_at_end(finish)
 
@@ -225,7 +256,7 @@ def _over_rows(forward: bool) -> Callable[..., Any]:
     def over_rows(
         typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any,
         where: Any, w: Any, numbers: Any, table: Any, first: Any, last: Any,
-        B: Any, b: Any, b_row: Any,
+        B: Any, b: Any, b_row: Any, b_thin: Any,
     ) -> Any:  # fmt: skip
         floats = (C, C0, table, B)
         if not simd.is_flat(where, numbers, *floats) or len({a.dtype for a in floats}) > 1:
@@ -233,40 +264,38 @@ def _over_rows(forward: bool) -> Callable[..., Any]:
         itemsize = C.dtype.bitwidth // 8
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            (code, C_, c, C0_, c0, where_, w, numbers_, table_, first, last, B_, b,
-             b_row) = arguments  # fmt: skip
+            (code, C_, c, C0_, c0, where_, w, numbers_, table_, first, last, B_, b, b_row,
+             b_thin) = arguments  # fmt: skip
             start = functools.partial(simd.data_pointer, context, builder)
             zero = simd.constant(0)
 
             def over_rows(
-                emit: simd.Emitter, widths: list[int], to: Any, origin: Any, where: Any,
-                values: Any, table: Any, *others: Any,
+                emit: simd.Emitter, widths: list[int], is_thin: bool, to: Any, origin: Any,
+                where: Any, values: Any, table: Any, first: Any, last: Any, rows: Any, row: Any,
+                thin: Any,
             ) -> None:  # fmt: skip
-                held = _Row(emit, widths, origin)
+                held = _Row(emit, widths, vectors_of(emit, origin, widths))
+                weights = _Weights(emit, widths, rows, row, thin if is_thin else None)
 
-                def visit(number: Any, there: Any) -> None:
-                    if forward:
-                        held.add(number, there)
-                    else:
-                        held.add_to(number, there)
+                def visit(number: Any, k: Any) -> None:
+                    (held.add if forward else held.add_to)(number, weights.row_at(k))
 
-                first, last, rows, row = others
                 if numbers.dtype == types.uint8:
-                    _for_each_code(emit, where, values, table, first, last, rows, row, visit)
+                    _for_each_code(emit, where, values, table, first, last, visit)
                 else:
-                    _for_each_place(emit, where, values, first, last, rows, row, visit)
+                    _for_each_place(emit, where, values, first, last, visit)
                 if forward:
-                    held.store(to)
+                    held.store(vectors_of(emit, to, widths))
 
             given = [
                 start(C, C_, c), start(C0, C0_, c0), start(where, where_, w),
                 start(numbers, numbers_, zero), start(table, table_, zero), first, last,
-                start(B, B_, b), b_row,
+                start(B, B_, b), b_row, start(B, B_, b_thin),
             ]  # fmt: skip
             return _for_each_width(context, builder, code, itemsize, given, over_rows)
 
         n = types.intp
-        return types.void(n, C, n, C0, n, where, n, numbers, table, n, n, B, n, n), generate
+        return types.void(n, C, n, C0, n, where, n, numbers, table, n, n, B, n, n, n), generate
 
     return over_rows
 
@@ -278,7 +307,7 @@ add_to_rows = _over_rows(forward=False)
 @intrinsic
 def sum_nonzeros(
     typing: Any, code: Any, C: Any, c: Any, C0: Any, c0: Any, masks: Any, m: Any, words: Any,
-    x: Any, first: Any, B: Any, b: Any, b_row: Any,
+    x: Any, first: Any, B: Any, b: Any, b_row: Any, b_thin: Any,
 ) -> Any:  # fmt: skip
     """``C[:] = C0[:] + sum_k x[first + k] * B[k, :]`` for the bits k of so many masks from m on."""
     floats = (C, C0, x, B)
@@ -287,31 +316,36 @@ def sum_nonzeros(
     itemsize = C.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, C_, c, C0_, c0, masks_, m, words, x_, first, B_, b, b_row = arguments
+        code, C_, c, C0_, c0, masks_, m, words, x_, first, B_, b, b_row, b_thin = arguments
         start = functools.partial(simd.data_pointer, context, builder)
 
         def sum_nonzeros(
-            emit: simd.Emitter, widths: list[int], to: Any, origin: Any, masks: Any, words: Any,
-            numbers: Any, rows: Any, row: Any,
+            emit: simd.Emitter, widths: list[int], is_thin: bool, to: Any, origin: Any, masks: Any,
+            words: Any, numbers: Any, rows: Any, row: Any, thin: Any,
         ) -> None:  # fmt: skip
-            held = _Row(emit, widths, origin)
-            _for_each_nonzero(emit, masks, words, numbers, rows, row, held.add)
-            held.store(to)
+            held = _Row(emit, widths, vectors_of(emit, origin, widths))
+            weights = _Weights(emit, widths, rows, row, thin if is_thin else None)
+
+            def visit(number: Any, k: Any) -> None:
+                held.add(number, weights.row_at(k))
+
+            _for_each_nonzero(emit, masks, words, numbers, visit)
+            held.store(vectors_of(emit, to, widths))
 
         given = [
             start(C, C_, c), start(C0, C0_, c0), start(masks, masks_, m), words,
-            start(x, x_, first), start(B, B_, b), b_row,
+            start(x, x_, first), start(B, B_, b), b_row, start(B, B_, b_thin),
         ]  # fmt: skip
         return _for_each_width(context, builder, code, itemsize, given, sum_nonzeros)
 
     n = types.intp
-    return types.void(n, C, n, C0, n, masks, n, n, x, n, B, n, n), generate
+    return types.void(n, C, n, C0, n, masks, n, n, x, n, B, n, n, n), generate
 
 
 @intrinsic
 def add_columns(
-    typing: Any, code: Any, count: Any, C: Any, c: Any, c_row: Any, numbers: Any, table: Any,
-    places: Any, q: Any, masks: Any, m: Any, D: Any, d: Any, d_row: Any,
+    typing: Any, code: Any, count: Any, C: Any, c: Any, c_row: Any, c_thin: Any, numbers: Any,
+    table: Any, places: Any, q: Any, masks: Any, m: Any, D: Any, d: Any, d_row: Any,
 ) -> Any:  # fmt: skip
     """``C[k, :] += sum_n values[places[n]] * D[n, :]`` for k < count, n from the bits of masks.
 
@@ -325,18 +359,19 @@ def add_columns(
     itemsize = C.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (code, count, C_, c, c_row, numbers_, table_, places_, q, masks_, m, D_, d,
+        (code, count, C_, c, c_row, c_thin, numbers_, table_, places_, q, masks_, m, D_, d,
          d_row) = arguments  # fmt: skip
         start = functools.partial(simd.data_pointer, context, builder)
         zero = simd.constant(0)
 
         def add_columns(
-            emit: simd.Emitter, widths: list[int], count: Any, to: Any, to_row: Any, numbers: Any,
-            table: Any, places: Any, masks: Any, rows: Any, row: Any,
+            emit: simd.Emitter, widths: list[int], is_thin: bool, count: Any, to: Any, to_row: Any,
+            thin: Any, numbers: Any, table: Any, places: Any, masks: Any, rows: Any, row: Any,
         ) -> None:  # fmt: skip
             own = emit.builder
+            weights = _Weights(emit, widths, to, to_row, thin if is_thin else None)
             with cgutils.for_range(own, count) as loop:
-                column = emit.at(to, own.mul(loop.index, to_row))
+                column = weights.row_at(loop.index)
                 held = _Row(emit, widths, column)
                 for first in (0, MASK_BITS):
                     some = emit.at(masks, own.add(loop.index, simd.constant(first)))
@@ -346,20 +381,21 @@ def add_columns(
                         place = emit.at(places, n)
                         p = own.load(place)
                         own.store(own.add(p, simd.constant(1)), place)
-                        held.add(_number(emit, numbers, table, p), emit.at(rows, own.mul(n, row)))
+                        dout = vectors_of(emit, emit.at(rows, own.mul(n, row)), widths)
+                        held.add(_number(emit, numbers, table, p), dout)
 
                     _for_each_bit(emit, own.load(some), visit)
                 held.store(column)
 
         given = [
-            count, start(C, C_, c), c_row, start(numbers, numbers_, zero),
+            count, start(C, C_, c), c_row, start(C, C_, c_thin), start(numbers, numbers_, zero),
             start(table, table_, zero), start(places, places_, q), start(masks, masks_, m),
             start(D, D_, d), d_row,
         ]  # fmt: skip
         return _for_each_width(context, builder, code, itemsize, given, add_columns)
 
     n = types.intp
-    return types.void(n, n, C, n, n, numbers, table, places, n, masks, n, D, n, n), generate
+    return types.void(n, n, C, n, n, n, numbers, table, places, n, masks, n, D, n, n), generate
 
 
 if JIT_DISABLED:
@@ -376,47 +412,59 @@ if JIT_DISABLED:
         ones = _ones(*where[w:])
         return np.array(ones[: last - first], np.int64), table[numbers[first:last]]
 
+    def _columns(code: int, itemsize: int) -> Any:
+        """Return the columns of a row."""
+        return np.arange(sum(_widths_of(code, itemsize)[0]))
+
+    def _places(code: int, itemsize: int, start: int, row: int, thin: int, k: Any) -> Any:
+        """Return where the numbers of rows k of W are, (len(k), columns)."""
+        columns, k = _columns(code, itemsize), np.asarray(k, np.int64)[:, None]
+        if code not in WITH_THIN_CODES:
+            return start + k * row + columns
+        apart = thin + k * THIN + np.arange(THIN)
+        return np.hstack([start + k * row + columns[:-THIN], apart])
+
     def sum_rows(
         code: int, C: Any, c: int, C0: Any, c0: int,
         where: Any, w: int, numbers: Any, table: Any, first: int, last: int,
-        B: Any, b: int, b_row: int,
+        B: Any, b: int, b_row: int, b_thin: int,
     ) -> None:  # fmt: skip
         """``C[:] = C0[:] + sum_p values[p] * B[columns[p], :]``, in NumPy."""
         index, values = _segment(where, w, numbers, table, first, last)
-        columns = np.arange(columns_of(code, C.itemsize))
-        rows = B[b + index[:, None] * b_row + columns]
+        columns = _columns(code, C.itemsize)
+        rows = B[_places(code, C.itemsize, b, b_row, b_thin, index)]
         C[c + columns] = C0[c0 + columns] + values @ rows
 
     def sum_nonzeros(
         code: int, C: Any, c: int, C0: Any, c0: int, masks: Any, m: int, words: int,
-        x: Any, first: int, B: Any, b: int, b_row: int,
+        x: Any, first: int, B: Any, b: int, b_row: int, b_thin: int,
     ) -> None:  # fmt: skip
         """``C[:] = C0[:] + sum_k x[first + k] * B[k, :]``, in NumPy."""
         k = np.array(_ones(*masks[m : m + words]), np.int64)
-        columns = np.arange(columns_of(code, C.itemsize))
-        rows = B[b + k[:, None] * b_row + columns]
+        columns = _columns(code, C.itemsize)
+        rows = B[_places(code, C.itemsize, b, b_row, b_thin, k)]
         C[c + columns] = C0[c0 + columns] + x.reshape(-1)[first + k] @ rows
 
     def add_to_rows(
         code: int, C: Any, c: int, C0: Any, c0: int,
         where: Any, w: int, numbers: Any, table: Any, first: int, last: int,
-        B: Any, b: int, b_row: int,
+        B: Any, b: int, b_row: int, b_thin: int,
     ) -> None:  # fmt: skip
         """``B[columns[p], :] += values[p] * C0[:]``, in NumPy."""
         index, values = _segment(where, w, numbers, table, first, last)
-        columns = np.arange(columns_of(code, C.itemsize))
-        rows = b + index[:, None] * b_row + columns
-        np.add.at(B, rows, values[:, None] * C0[c0 + columns])
+        places = _places(code, C.itemsize, b, b_row, b_thin, index)
+        np.add.at(B, places, values[:, None] * C0[c0 + _columns(code, C.itemsize)])
 
     def add_columns(
-        code: int, count: int, C: Any, c: int, c_row: int, numbers: Any, table: Any,
+        code: int, count: int, C: Any, c: int, c_row: int, c_thin: int, numbers: Any, table: Any,
         places: Any, q: int, masks: Any, m: int, D: Any, d: int, d_row: int,
     ) -> None:  # fmt: skip
         """``C[k, :] += sum_n values[places[n]] * D[n, :]`` for k < count, in NumPy."""
-        columns = np.arange(columns_of(code, C.itemsize))
+        columns = _columns(code, C.itemsize)
         for k in range(count):
+            there = _places(code, C.itemsize, c, c_row, c_thin, [k])[0]
             for n in _ones(masks[m + k], masks[m + k + MASK_BITS]):
                 number = numbers[places[q + n]]
                 value = table[number] if numbers.dtype == np.uint8 else number
-                C[c + k * c_row + columns] += value * D[d + n * d_row + columns]
+                C[there] += value * D[d + n * d_row + columns]
                 places[q + n] += 1

@@ -8,10 +8,12 @@ from .arguments import arguments_at
 from .calls import call_at
 from .compress import compress_segment, note_nonzeros
 from .forward import sums_of_half
+from .gemm import THIN
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
+from .panels import scale
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
-from .sparse import add_columns, add_to_rows, sum_nonzeros, sum_rows
+from .sparse import WITH_THIN, add_columns, add_to_rows, sum_nonzeros, sum_rows
 from .tables import (
     BIAS,
     CODE,
@@ -36,6 +38,7 @@ from .tables import (
     SCRATCH_SIZE,
     SGD,
     START,
+    THIN_START,
     UPDATE,
     ZEROS,
 )
@@ -83,7 +86,8 @@ def forward_sparse(
     ahead = data.x.size == 0 and not updated
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        code, column, start, stride = panel[CODE], panel[COLUMN], panel[START], panel[ROW]
+        code, column, start, stride = code_of_panel(panel), panel[COLUMN], panel[START], panel[ROW]
+        thin = panel[THIN_START]
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             half = int(2 * r >= segments)
@@ -104,18 +108,19 @@ def forward_sparse(
                     used = (k1 - k0 + MASK_BITS - 1) // MASK_BITS
                     sum_nonzeros(
                         code, buffer, h, buffer, h0, data.masks, segment * words, used,
-                        data.x, row + k0, buffer, start + k0 * stride, stride,
+                        data.x, row + k0, buffer, start + k0 * stride, stride, thin + k0 * THIN,
                     )  # fmt: skip
                 elif data.codes.size:
                     sum_rows(
                         code, buffer, h, buffer, h0, data.masks, segment * words, data.codes,
                         data.table, data.starts[segment], data.stops[segment],
                         buffer, start + data.edges[r] * stride, stride,
+                        thin + data.edges[r] * THIN,
                     )  # fmt: skip
                 else:
                     sum_rows(
                         code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
-                        data.starts[segment], data.stops[segment], buffer, start, stride,
+                        data.starts[segment], data.stops[segment], buffer, start, stride, thin,
                     )  # fmt: skip
     if data.labels.size:
         for n in range(n0, n1):
@@ -158,25 +163,23 @@ def update_sparse(
     ranges = (data.edges.size - 1) // 2
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        stride = panel[ROW]
+        stride, thin = panel[ROW], panel[THIN_START]
         for r in range(half * ranges, (half + 1) * ranges):
-            weights = panel[START] + data.edges[r] * stride
-            size = (data.edges[r + 1] - data.edges[r]) * stride
+            first, count = data.edges[r], data.edges[r + 1] - data.edges[r]
+            weights, weights_apart = panel[START] + first * stride, thin + first * THIN
             factor = T(0)
             if rule.kind == KEEP:
-                result, to = state, weights
+                result, to, to_apart = state, weights, weights_apart
             elif rule.kind == SGD:
-                result, to, factor = buffer, weights, T(1.0 - rule.lr * rule.decay)
+                result, to, to_apart = buffer, weights, weights_apart
+                factor = T(1.0 - rule.lr * rule.decay)
             else:
-                result, to = buffer, scratch
-            origin = to - data.edges[r] * stride  # where the row of column 0 would be
-            start = view(result, to, size)
-            if factor == T(0):
-                for i in range(size):
-                    start[i] = T(0)
-            elif factor != T(1):
-                for i in range(size):
-                    start[i] *= factor
+                result, to, to_apart = buffer, scratch, scratch + count * stride
+            scale(view(result, to, count * stride), factor)
+            if thin:
+                scale(view(result, to_apart, count * THIN), factor)
+            # Where the row of column 0 would be.
+            origin, origin_apart = to - first * stride, to_apart - first * THIN
             ahead = 0
             if p == layer[FIRST] and r == half * ranges:
                 ahead = ranges
@@ -184,16 +187,25 @@ def update_sparse(
             if is_by_columns(data, rows, begin, B, r):
                 for n0 in range(0, B, COLUMN_ROWS):
                     add_by_columns(
-                        net, data, rows, begin, B, n0, p, r, thread, result, origin,
+                        net, data, rows, begin, B, n0, p, r, thread, result, origin, origin_apart,
                         ahead if n0 == 0 else 0,
                     )  # fmt: skip
             else:
-                add_by_rows(net, data, rows, begin, B, p, r, result, origin, ahead)
+                add_by_rows(net, data, rows, begin, B, p, r, result, origin, origin_apart, ahead)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
-                apply_rule_at(
-                    net.rule, buffer, state, rule, weights, net.sizes[PARAMETERS] + weights,
-                    scratch, size, rule.decay, step,
-                )  # fmt: skip
+                start, gradient, width = weights, to, stride
+                for _ in range(2 if thin else 1):
+                    apply_rule_at(
+                        net.rule, buffer, state, rule, start, net.sizes[PARAMETERS] + start,
+                        gradient, count * width, rule.decay, step,
+                    )  # fmt: skip
+                    start, gradient, width = weights_apart, to_apart, THIN
+
+
+@part
+def code_of_panel(panel: Any) -> int:
+    """Return the code of a panel's rows in the products without zeros."""
+    return panel[CODE] + (WITH_THIN if panel[THIN_START] else 0)
 
 
 @part
@@ -215,14 +227,14 @@ def is_by_columns(data: Any, rows: Any, begin: int, B: int, r: int) -> bool:
 @part
 def add_by_rows(
     net: Any, data: Any, rows: Any, begin: int, B: int, p: int, r: int,
-    result: Any, origin: int, ahead: int,
+    result: Any, origin: int, origin_apart: int, ahead: int,
 ) -> None:  # fmt: skip
     """Add what the batch gives to the gradient, example by example: panel p, range r of W.
 
     ``ahead`` is as for :func:`add_by_columns`.
     """
     layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
-    code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+    code, stride, h_row = code_of_panel(panel), panel[ROW], layer[H_ROW]
     gradient, words = layer[DZ] + panel[COLUMN], net.sizes[MASKS]
     for n in range(B):
         if ahead and begin + B + n < rows.size:
@@ -235,18 +247,19 @@ def add_by_rows(
             add_to_rows(
                 code, net.buffer, dz, net.buffer, dz, data.masks, segment * words, data.codes,
                 data.table, first, last, result, origin + data.edges[r] * stride, stride,
+                origin_apart + data.edges[r] * THIN,
             )  # fmt: skip
         else:
             add_to_rows(
                 code, net.buffer, dz, net.buffer, dz, data.columns, 0, data.values, data.values,
-                first, last, result, origin, stride,
+                first, last, result, origin, stride, origin_apart,
             )  # fmt: skip
 
 
 @part
 def add_by_columns(
     net: Any, data: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int, thread: int,
-    result: Any, origin: int, ahead: int,
+    result: Any, origin: int, origin_apart: int, ahead: int,
 ) -> None:  # fmt: skip
     """Add what some rows of the batch, from n0 on, give to the gradient: panel p, range r of W.
 
@@ -254,7 +267,7 @@ def add_by_columns(
     memory.
     """
     layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
-    code, stride, h_row = panel[CODE], panel[ROW], layer[H_ROW]
+    code, stride, h_row = code_of_panel(panel), panel[ROW], layer[H_ROW]
     dz = layer[DZ] + panel[COLUMN] + n0 * h_row
     first, last = data.edges[r], data.edges[r + 1]
     words = net.sizes[MASKS]
@@ -277,16 +290,16 @@ def add_by_columns(
                 soon = segment_of(data, rows, begin, B + asked, r)
                 prefetch_segments(data, soon, soon + ahead, words)
                 asked += 1
-            C, square = origin + k * stride, masks + k - k0
+            C, apart, square = origin + k * stride, origin_apart + k * THIN, masks + k - k0
             if data.codes.size:
                 add_columns(
-                    code, count, result, C, stride, data.codes, data.table, net.columns, places,
-                    net.columns, square, net.buffer, dz, h_row,
+                    code, count, result, C, stride, apart, data.codes, data.table, net.columns,
+                    places, net.columns, square, net.buffer, dz, h_row,
                 )  # fmt: skip
             else:
                 add_columns(
-                    code, count, result, C, stride, data.values, data.values, net.columns, places,
-                    net.columns, square, net.buffer, dz, h_row,
+                    code, count, result, C, stride, apart, data.values, data.values, net.columns,
+                    places, net.columns, square, net.buffer, dz, h_row,
                 )  # fmt: skip
         masks += COLUMN_ROWS
 

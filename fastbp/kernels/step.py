@@ -68,7 +68,6 @@ from .tables import (
     SPARSE,
     SQUARES,
     STORE,
-    THIN_ROWS,
     UPDATE,
     half_of_inputs,
     share,
@@ -136,10 +135,7 @@ def _region(
             elif what == SQUARES:
                 sum_squares(net, l, k0, k1)
             elif what == FORWARD:
-                # A prediction must not depend on how many examples are in the last batch.
-                last_operation = net.program[net.program.shape[0] - 1, OPERATION]
-                as_of = THIN_ROWS if last_operation in (MEASURE, STORE) else B
-                forward(net, l, as_of, division == BY_INPUTS, half, n0, n1, p0, p1, thread)
+                forward(net, l, division == BY_INPUTS, half, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):

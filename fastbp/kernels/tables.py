@@ -42,10 +42,10 @@ LAYER_COLUMNS = 17
 # Columns of the table of panels.
 (
     COLUMN,  # the first column of the matrix
-    CODE,  # its width
+    CODE,  # how many a tile computes
     START,  # offset
     ROW,  # row stride
-    TILE,  # what a tile computes of the width: all, or all but the thin columns
+    THIN_START,  # offset of one or two columns more, a row of THIN numbers for each of W; or 0
 ) = range(5)
 IDENTITY, RELU, SIGMOID = range(3)
 # What becomes of a gradient: it is kept in the state, or a rule updates the parameters.
@@ -63,9 +63,6 @@ COLUMN_ROWS = 2 * MASK_BITS
 # Numbers of a column in COLUMN_ROWS rows, or in a smaller batch, from which the update by columns
 # is faster than by rows.
 NUMBERS_A_COLUMN = 5
-# Rows of a batch from which tiles leave out thin columns: a step of 784-50-10 with 6 rows takes
-# 17.0 us if they keep them and 19.8 if not, with 18 rows 37.7 and 39.1; with 100 rows 11 us less.
-THIN_ROWS = 24
 # Threads there is scratch memory for.
 MAX_THREADS = 64
 # Logits exponentiated in one run: 8 kB of float32, in the first-level cache.

@@ -1,9 +1,9 @@
 """The last one or two columns of a layer, where a register is filled across, with parts of a sum.
 
 50 float32 columns are 3 registers and 2 numbers.  A narrow vector for these 2 takes a multiply-add
-like any other, and half of its time: a seventh of the product for a 25th of the numbers.  So tiles
-leave such *thin* columns out.  Turned to rows, W's and its gradient's, they are products along
-whole registers:
+like any other, and half of its time: a seventh of the product for a 25th of the numbers.  So such
+*thin* columns lie apart, a row of THIN numbers for each row of W, and tiles do without them.
+Turned to rows, W's and its gradient's, they are products along whole registers:
 
 =====================  =====================================================================
 forward                ``h[n, j] = sum_k x[n, k] * turned[j, k]``, with k along the registers
@@ -22,29 +22,25 @@ import numpy as np
 
 from .gemm import THIN, THIN_CODE, THIN_VECTORS, columns_of_code, tile_at
 from .jit import part
-from .simd import address_of, vector_lanes
+from .panels import scale
+from .simd import address_of, vector_lanes, view
 from .tables import (
     BLOCK,
     CODE,
     COLUMN,
     DZ_ROWS,
-    ROW,
     SCRATCH,
     SCRATCH_SIZE,
-    THIN_ROWS,
-    TILE,
+    THIN_START,
     TURNED,
     ZEROS,
 )
 
 
 @part
-def tile_of(panel: Any, B: int) -> int:
-    """Return the code of a panel's tiles in a batch of B rows: without thin columns if that pays.
-
-    To turn them takes as long for a few rows as for many.
-    """
-    return panel[TILE] if B >= THIN_ROWS else panel[CODE]
+def width_of(panel: Any, array: Any) -> int:
+    """Return how many columns of a panel are computed, thin ones included."""
+    return columns_of_code(panel[CODE], array) + (THIN if panel[THIN_START] else 0)
 
 
 @part
@@ -55,14 +51,14 @@ def turned_rows(net: Any, thread: int) -> tuple[int, int]:
 
 
 @part
-def turn_columns(net: Any, panel: Any, start: int, count: int, thread: int) -> None:
-    """Copy the thin columns of some rows of a panel of W, of which the first is at ``start``."""
-    buffer = net.buffer
+def turn_columns(net: Any, panel: Any, k0: int, k1: int, thread: int) -> None:
+    """Copy the thin columns of rows k0 to k1 of a panel of W, turned to rows."""
     to, to_row = turned_rows(net, thread)
-    thin = start + columns_of_code(panel[TILE], buffer)
-    for k in range(count):
-        for j in range(THIN):
-            buffer[to + j * to_row + k] = buffer[thin + k * panel[ROW] + j]
+    pairs = view(net.buffer, panel[THIN_START] + k0 * THIN, (k1 - k0) * THIN)
+    first, second = view(net.buffer, to, k1 - k0), view(net.buffer, to + to_row, k1 - k0)
+    for i in range(first.size):
+        first[i] = pairs[2 * i]
+        second[i] = pairs[2 * i + 1]
 
 
 @part
@@ -74,9 +70,9 @@ def update_thin(
 
     Row k0 of the result is at ``to``.  With a factor of 0 it is overwritten, whatever it was.
     """
-    buffer, row = net.buffer, panel[ROW]
+    buffer = net.buffer
     T = buffer.dtype.type
-    thin = columns_of_code(panel[TILE], buffer)
+    column = panel[COLUMN] + columns_of_code(panel[CODE], buffer)
     turned, turned_row = turned_rows(net, thread)
     V = vector_lanes(buffer)
     nothing = address_of(buffer, net.sizes[ZEROS])
@@ -89,12 +85,13 @@ def update_thin(
                 net.tile,
                 code,
                 buffer, turned, turned_row,
-                address_of(net.rows, layer[DZ_ROWS] + b), panel[COLUMN] + thin,
+                address_of(net.rows, layer[DZ_ROWS] + b), column,
                 buffer, k, 0, address_of(net.rows, x_rows + b), min(BLOCK, B - b),
                 buffer, origin, origin_row, T(1), T(-np.inf), nothing, nothing, 0,
             )  # fmt: skip
-        for i in range(last - k):
-            for j in range(THIN):
-                at = to + (k - k0 + i) * row + thin + j
-                before = T(0) if factor == T(0) else factor * result[at]
-                result[at] = before + buffer[turned + j * turned_row + i]
+        pairs = view(result, to + (k - k0) * THIN, (last - k) * THIN)
+        scale(pairs, factor)
+        first, second = view(buffer, turned, last - k), view(buffer, turned + turned_row, last - k)
+        for i in range(first.size):
+            pairs[2 * i] += first[i]
+            pairs[2 * i + 1] += second[i]

@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from fastbp.kernels.gemm import CODES, columns_of
-from fastbp.kernels.sparse import add_columns, add_to_rows, sum_rows
+from fastbp.kernels.gemm import CODES, THIN, columns_of
+from fastbp.kernels.sparse import WITH_THIN, add_columns, add_to_rows, sum_nonzeros, sum_rows
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 coded_or_not = pytest.mark.parametrize("coded", [False, True], ids=["values", "codes"])
@@ -13,19 +13,53 @@ coded_or_not = pytest.mark.parametrize("coded", [False, True], ids=["values", "c
 COLUMNS = [[], [0], [63], [64], [0, 1, 63], [5, 64, 191], [191], [63, 127, 191], range(192)]
 
 
-@numba.njit
-def sum_of_rows(code, C, c, C0, c0, where, w, numbers, table, first, last, B, b, b_row):
-    sum_rows(code, C, c, C0, c0, where, w, numbers, table, first, last, B, b, b_row)
+# Every width there is, with and without thin columns apart.
+ALL_CODES = [*CODES, *(code + WITH_THIN for code in CODES if code % 2 == 0)]
 
 
 @numba.njit
-def add_to_some_rows(code, C, c, where, w, numbers, table, first, last, B, b, b_row):
-    add_to_rows(code, C, c, C, c, where, w, numbers, table, first, last, B, b, b_row)
+def sum_of_rows(code, C, c, C0, c0, where, w, numbers, table, first, last, B, b, b_row, thin):
+    sum_rows(code, C, c, C0, c0, where, w, numbers, table, first, last, B, b, b_row, thin)
 
 
 @numba.njit
-def add_some_columns(code, count, C, c, c_row, numbers, table, places, q, masks, m, D, d, d_row):
-    add_columns(code, count, C, c, c_row, numbers, table, places, q, masks, m, D, d, d_row)
+def sum_of_nonzeros(code, C, c, C0, c0, masks, m, words, x, first, B, b, b_row, thin):
+    sum_nonzeros(code, C, c, C0, c0, masks, m, words, x, first, B, b, b_row, thin)
+
+
+@numba.njit
+def add_to_some_rows(code, C, c, where, w, numbers, table, first, last, B, b, b_row, thin):
+    add_to_rows(code, C, c, C, c, where, w, numbers, table, first, last, B, b, b_row, thin)
+
+
+@numba.njit
+def add_some_columns(
+    code, count, C, c, c_row, thin, numbers, table, places, q, masks, m, D, d, d_row
+):
+    add_columns(code, count, C, c, c_row, thin, numbers, table, places, q, masks, m, D, d, d_row)
+
+
+class Weights:
+    """Rows of W in a flat array, five places behind its beginning; thin columns behind them all."""
+
+    def __init__(self, code, rows, dtype):
+        is_thin = code >= WITH_THIN
+        self.body = columns_of(code - WITH_THIN if is_thin else code, np.dtype(dtype).itemsize)
+        self.row, self.rows, self.apart = self.body + 3, rows, THIN if is_thin else 0
+        self.width, self.thin = self.body + self.apart, 5 + rows * self.row + 1
+        self.flat = integers(self.thin + rows * self.apart + 2, dtype)
+
+    def whole(self):
+        """Return a copy of W as a matrix."""
+        body = self.flat[5:][: self.rows * self.row].reshape(self.rows, self.row)[:, : self.body]
+        thin = self.flat[self.thin :][: self.rows * self.apart].reshape(self.rows, self.apart)
+        return np.hstack([body, thin])
+
+    def put(self, whole):
+        """Write all of W."""
+        body, thin = whole[:, : self.body], whole[:, self.body :]
+        self.flat[5:][: self.rows * self.row].reshape(self.rows, self.row)[:, : self.body] = body
+        self.flat[self.thin :][: thin.size] = thin.ravel()
 
 
 def integers(size, dtype):
@@ -58,15 +92,28 @@ def segment(columns, dtype, coded):
 @pytest.mark.parametrize("columns", COLUMNS, ids=str)
 def test_multiples_of_rows_are_summed(columns, coded, dtype):
     given, values = segment(columns, dtype, coded)
-    for code in CODES:
-        width = columns_of(code, np.dtype(dtype).itemsize)
-        row = width + 3
-        B = integers(5 + 192 * row, dtype)
-        C0, C = integers(width + 2, dtype), np.full(width + 10, 777, dtype)
-        sum_of_rows(code, C, 4, C0, 2, *given, B, 5, row)
-        rows = B[5:].reshape(192, row)[list(columns), :width]
-        np.testing.assert_array_equal(C[4 : 4 + width], C0[2:] + values @ rows)
-        assert (np.delete(C, np.s_[4 : 4 + width]) == 777).all()
+    for code in ALL_CODES:
+        W = Weights(code, 192, dtype)
+        C0, C = integers(W.width + 2, dtype), np.full(W.width + 10, 777, dtype)
+        sum_of_rows(code, C, 4, C0, 2, *given, W.flat, 5, W.row, W.thin)
+        there = slice(4, 4 + W.width)
+        np.testing.assert_array_equal(C[there], C0[2:] + values @ W.whole()[list(columns)])
+        assert (np.delete(C, there) == 777).all()
+
+
+@by_dtype
+@pytest.mark.parametrize("columns", COLUMNS, ids=str)
+def test_rows_of_what_is_met_that_is_not_zero_are_summed(columns, dtype):
+    x = np.zeros((1, 3 + 192), dtype)
+    x[0, 3 + np.array(columns, int)] = integers(len(columns), dtype)
+    masks = np.concatenate([[-1], masks_of(columns), [-1]])
+    for code in ALL_CODES:
+        W = Weights(code, 192, dtype)
+        C0, C = integers(W.width + 2, dtype), np.full(W.width + 10, 777, dtype)
+        sum_of_nonzeros(code, C, 4, C0, 2, masks, 1, 3, x, 3, W.flat, 5, W.row, W.thin)
+        there = slice(4, 4 + W.width)
+        np.testing.assert_array_equal(C[there], C0[2:] + x[0, 3:] @ W.whole())
+        assert (np.delete(C, there) == 777).all()
 
 
 @by_dtype
@@ -74,14 +121,14 @@ def test_multiples_of_rows_are_summed(columns, coded, dtype):
 @pytest.mark.parametrize("columns", COLUMNS, ids=str)
 def test_multiples_of_a_row_are_added_to_rows(columns, coded, dtype):
     given, values = segment(columns, dtype, coded)
-    for code in CODES:
-        width = columns_of(code, np.dtype(dtype).itemsize)
-        row = width + 3
-        B, C = integers(5 + 192 * row, dtype), integers(width + 2, dtype)
-        expected = B.copy()
-        add_to_some_rows(code, C, 2, *given, B, 5, row)
-        expected[5:].reshape(192, row)[list(columns), :width] += values[:, None] * C[2:]
-        np.testing.assert_array_equal(B, expected)
+    for code in ALL_CODES:
+        W = Weights(code, 192, dtype)
+        C = integers(W.width + 2, dtype)
+        expected, sums = Weights(code, 192, dtype), W.whole()
+        sums[list(columns)] += values[:, None] * C[2:]
+        expected.put(sums)
+        add_to_some_rows(code, C, 2, *given, W.flat, 5, W.row, W.thin)
+        np.testing.assert_array_equal(W.flat, expected.flat)
 
 
 def test_a_row_that_comes_twice_is_added_to_twice():
@@ -89,7 +136,7 @@ def test_a_row_that_comes_twice_is_added_to_twice():
     code = CODES[0]
     width = columns_of(code, 8)
     C = np.ones(width)
-    add_to_some_rows(code, C, 0, index, 0, values, values, 0, 3, B, 0, 10)
+    add_to_some_rows(code, C, 0, index, 0, values, values, 0, 3, B, 0, 10, 0)
     np.testing.assert_array_equal(
         B.reshape(4, 10)[:, :width].sum(1), width * np.array([0, 5, 0, 4])
     )
@@ -105,9 +152,9 @@ def test_columns_are_added_by_their_masks(count, coded, dtype):
     squares = np.zeros(2 + 64 + len(ROWS), np.int64)  # the high masks lie 64 behind the low ones
     for k, rows in enumerate(ROWS):
         squares[2 + k], squares[2 + 64 + k], _ = masks_of(rows)
-    for code in CODES:
-        width = columns_of(code, np.dtype(dtype).itemsize)
-        row, c_row = width + 3, width + 5
+    for code in ALL_CODES:
+        W = Weights(code, len(ROWS), dtype)
+        row = W.width + 3
         D = integers(5 + 128 * row, dtype)
         values = integers(2000, dtype)
         numbers, table = values, values
@@ -117,13 +164,14 @@ def test_columns_are_added_by_their_masks(count, coded, dtype):
             values = table[numbers]
         places = np.arange(3, 3 + 15 * 130, 15)  # of row n: 15 * (n + 2), behind two not its own
         moved = places.copy()
-        C = integers(4 + len(ROWS) * c_row, dtype)
-        expected = C.copy()
-        add_some_columns(code, count, C, 4, c_row, numbers, table, places, 2, squares, 2, D, 5, row)
+        expected, sums = Weights(code, len(ROWS), dtype), W.whole()
+        add_some_columns(
+            code, count, W.flat, 5, W.row, W.thin, numbers, table, places, 2, squares, 2, D, 5, row
+        )
         for k, rows in enumerate(ROWS[:count]):
             for n in rows:
-                there = slice(4 + k * c_row, 4 + k * c_row + width)
-                expected[there] += values[moved[2 + n]] * D[5 + n * row :][:width]
+                sums[k] += values[moved[2 + n]] * D[5 + n * row :][: W.width]
                 moved[2 + n] += 1
-        np.testing.assert_array_equal(C, expected)
+        expected.put(sums)
+        np.testing.assert_array_equal(W.flat, expected.flat)
         np.testing.assert_array_equal(places, moved)
