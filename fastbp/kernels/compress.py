@@ -156,7 +156,7 @@ def encode(codes: Any, table: Any, values: Any, scale: float) -> bool:
     ----------
     codes : (nonzeros,) uint8 - overwritten
     table : (256,) float32 or float64 - a value gets its place, ``scale`` times itself, if that is
-        free; what is free is 0
+        free; what is free is 0, and the first place remains so
     values : (nonzeros,) of the table's type
     scale : float
 
@@ -169,7 +169,7 @@ def encode(codes: Any, table: Any, values: Any, scale: float) -> bool:
     for i in range(values.size):
         value = values[i]
         place = float(value) * scale + 0.5
-        if value == zero or not 0.0 <= place < table.size:
+        if not 1.0 <= place < table.size:
             return False
         code = np.uint8(place)
         if table[code] == zero:

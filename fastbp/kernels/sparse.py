@@ -19,7 +19,9 @@ The update by rows, of the inputs, loads and stores a row of W for each number. 
 so once, for all examples that have a number there: worth it if they are some.  Which are they?  The
 masks say: squares of 64 x 64 bits are transposed in registers, 64 columns of 64 examples at once.
 The values need no second list: columns are walked in ascending order, so an example's next value is
-the next in its row.  Both ways sum in the order of the examples, and give the same bits.
+the next in its row.  Two columns are walked together, over the examples that have a number in one
+of them, as most have in both: each row of D is loaded once for two, and while one sum waits for its
+last addition the other goes on.  Both ways sum in the order of the examples.
 
 Of B, or of C in the update by columns, one or two columns may lie apart, as :mod:`.thin` says.
 
@@ -112,6 +114,20 @@ def _number(emit: simd.Emitter, numbers: Any, table: Any, place: Any) -> Any:
         return emit.load(emit.at(numbers, place))
     code = emit.builder.load(emit.at(numbers, place))
     return emit.load(emit.at(table, emit.builder.zext(code, simd.INT64)))
+
+
+def _number_if(emit: simd.Emitter, numbers: Any, table: Any, place: Any, is_there: Any) -> Any:
+    """Return the number at a place, or 0 where ``is_there`` is 0 and not 1, without a branch."""
+    builder = emit.builder
+    if numbers.type.pointee == emit.scalar:
+        bits = ir.IntType(8 * emit.itemsize)
+        number = builder.bitcast(emit.load(emit.at(numbers, place)), bits)
+        mask = builder.neg(is_there)
+        mask = mask if mask.type == bits else builder.trunc(mask, bits)
+        return builder.bitcast(builder.and_(number, mask), emit.scalar)
+    code = builder.zext(builder.load(emit.at(numbers, place)), simd.INT64)
+    # Code 0 is a 0.
+    return emit.load(emit.at(table, builder.and_(code, builder.neg(is_there))))
 
 
 def _for_each_place(
@@ -368,24 +384,36 @@ def add_columns(
             emit: simd.Emitter, widths: list[int], is_thin: bool, count: Any, to: Any, to_row: Any,
             thin: Any, numbers: Any, table: Any, places: Any, masks: Any, rows: Any, row: Any,
         ) -> None:  # fmt: skip
-            own = emit.builder
+            own, one = emit.builder, simd.constant(1)
             weights = _Weights(emit, widths, to, to_row, thin if is_thin else None)
-            with cgutils.for_range(own, count) as loop:
-                column = weights.row_at(loop.index)
-                held = _Row(emit, widths, column)
+            with cgutils.for_range(own, own.lshr(own.add(count, one), one)) as loop:
+                k = own.shl(loop.index, one)
+                is_pair = own.icmp_signed("<", own.add(k, one), count)
+                # A last column without a neighbour is its own, which gets nothing.
+                neighbour = own.add(k, own.zext(is_pair, simd.INT64))
+                columns = [weights.row_at(k), weights.row_at(neighbour)]
+                held = [_Row(emit, widths, column) for column in columns]
                 for first in (0, MASK_BITS):
-                    some = emit.at(masks, own.add(loop.index, simd.constant(first)))
+                    some = own.load(emit.at(masks, own.add(k, simd.constant(first))))
+                    others = own.load(emit.at(masks, own.add(neighbour, simd.constant(first))))
+                    masks_of_two = some, own.select(is_pair, others, zero)
 
-                    def visit(bit: Any, first: int = first, held: _Row = held) -> None:
+                    def visit(
+                        bit: Any, first: int = first, held: Any = held, both: Any = masks_of_two
+                    ) -> None:
                         n = own.or_(bit, simd.constant(first))
                         place = emit.at(places, n)
                         p = own.load(place)
-                        own.store(own.add(p, simd.constant(1)), place)
+                        here, there = (own.and_(own.lshr(mask, bit), one) for mask in both)
+                        own.store(own.add(p, own.add(here, there)), place)
                         dout = vectors_of(emit, emit.at(rows, own.mul(n, row)), widths)
-                        held.add(_number(emit, numbers, table, p), dout)
+                        held[0].add(_number_if(emit, numbers, table, p, here), dout)
+                        q = own.add(p, own.and_(here, there))
+                        held[1].add(_number_if(emit, numbers, table, q, there), dout)
 
-                    _for_each_bit(emit, own.load(some), visit)
-                held.store(column)
+                    _for_each_bit(emit, own.or_(*masks_of_two), visit)
+                for vectors, column in zip(reversed(held), reversed(columns), strict=True):
+                    vectors.store(column)
 
         given = [
             count, start(C, C_, c), c_row, start(C, C_, c_thin), start(numbers, numbers_, zero),

@@ -126,7 +126,7 @@ class Data(NamedTuple):
     columns, values : uint16[::1], T[::1] - the non-zeros, row by row, with gaps where a program
         compresses x
     codes, table : uint8[::1], T[::1] - instead of these, where few values occur: the place of each
-        in the table; their columns are in the masks
+        in the table, of which the first is 0; their columns are in the masks
     starts, stops : int64[::1] - where the segments of the rows begin and end
     masks : int64[::1] - of each segment as many numbers: a bit for each column, 1 if it is there;
         or empty where the columns of a batch have too few numbers

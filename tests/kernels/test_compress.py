@@ -156,7 +156,7 @@ def test_a_code_is_the_place_of_its_value(dtype):
 
 @by_dtype
 @pytest.mark.parametrize(
-    "value", [0.0, -0.0, -1.0, 256.0, 255.5, 1.25, np.nan, np.inf, -np.inf, 1e30]
+    "value", [0.0, -0.0, 0.25, -1.0, 256.0, 255.5, 1.25, np.nan, np.inf, -np.inf, 1e30]
 )
 def test_no_code_for_what_is_no_place_or_another_values(value, dtype):
     codes, table = np.full(5, 77, np.uint8), no_values(dtype)

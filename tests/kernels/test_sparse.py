@@ -160,7 +160,8 @@ def test_columns_are_added_by_their_masks(count, coded, dtype):
         numbers, table = values, values
         if coded:
             table = integers(256, dtype)
-            numbers = np.random.default_rng(0).integers(0, 256, 2000).astype(np.uint8)
+            table[0] = 0  # a code nobody has
+            numbers = np.random.default_rng(0).integers(1, 256, 2000).astype(np.uint8)
             values = table[numbers]
         places = np.arange(3, 3 + 15 * 130, 15)  # of row n: 15 * (n + 2), behind two not its own
         moved = places.copy()
