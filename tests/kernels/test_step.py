@@ -116,10 +116,10 @@ def test_evaluation_and_prediction_skip_zeros_as_they_meet_them(density):
 # --- a first layer that is divided by its inputs -------------------------------------------------
 
 
-def wide(density=1.0, D=150):
+def wide(density=1.0, D=150, H=40):
     """Return a network with over 32 kB of weights in front, and examples with or without zeros."""
     rng = np.random.default_rng(0)
-    net = MultiLayerNet(D, [40], 3, "relu", 0.3, 0.2, seed=0)
+    net = MultiLayerNet(D, [H], 3, "relu", 0.3, 0.2, seed=0)
     x = rng.normal(size=(20, D)) * (rng.random((20, D)) < density)
     return net, x, rng.integers(0, 3, 20)
 
@@ -127,8 +127,9 @@ def wide(density=1.0, D=150):
 # A third of numbers is enough to go by columns in 20 examples, and a tenth is not.
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.1])
 @pytest.mark.parametrize("name", ["SGD", "Momentum", "Adam"])
-def test_training_by_halves_of_the_inputs_is_the_books(name, density):
-    net, x, t = wide(density)
+@pytest.mark.parametrize("H", [40, 41, 42])  # one or two columns behind whole registers
+def test_training_by_halves_of_the_inputs_is_the_books(H, name, density):
+    net, x, t = wide(density, H=H)
     params = {key: p.copy() for key, p in net.params.items()}
     optimizer, losses = getattr(reference, name)(lr=0.05), []
     for _ in range(3):
@@ -142,6 +143,25 @@ def test_training_by_halves_of_the_inputs_is_the_books(name, density):
     assert history.test_loss_list[0] == pytest.approx(losses[0], rel=1e-11)
     for key, p in params.items():
         np.testing.assert_allclose(net.params[key], p, rtol=0, atol=1e-10 * np.abs(p).max())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_one_or_two_columns_behind_whole_registers_of_a_second_layer(name):
+    rng = np.random.default_rng(0)
+    net = MultiLayerNet(9, [70, 18], 3, "relu", 0.3, 0.2, seed=0)
+    x, t = rng.normal(size=(20, 9)), rng.integers(0, 3, 20)
+    params = {key: p.copy() for key, p in net.params.items()}
+    optimizer = getattr(reference, name)(lr=0.05)
+    for _ in range(3):
+        _, grads = book_loss(params, x, t, "relu", 0.2)
+        optimizer.update(params, grads)
+    fit(net, x, t, optimizer=getattr(optimizers, name)(lr=0.05), batch_size=20, epochs=3)
+    for key, p in params.items():
+        np.testing.assert_allclose(net.params[key], p, rtol=0, atol=1e-10 * np.abs(p).max())
+    _, grads = net.loss_and_gradient(x, t)
+    _, expected = book_loss(net.params, x, t, "relu", 0.2)
+    for key, g in expected.items():
+        np.testing.assert_allclose(grads[key], g, rtol=0, atol=1e-12 * np.abs(g).max())
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -163,9 +183,10 @@ def test_a_batch_of_more_than_is_fetched_in_advance_is_the_books(threads):
 
 
 @pytest.mark.parametrize("D", [150, 256])
+@pytest.mark.parametrize("H", [40, 41])
 @pytest.mark.parametrize("density", [1.0, 0.1])
-def test_the_gradient_by_halves_of_the_inputs_is_the_books(density, D):
-    net, x, t = wide(density, D)
+def test_the_gradient_by_halves_of_the_inputs_is_the_books(density, H, D):
+    net, x, t = wide(density, D, H)
     loss, grads = net.loss_and_gradient(x, t)
     expected_loss, expected = book_loss(net.params, x, t, "relu", 0.2)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
