@@ -1,8 +1,8 @@
 """A network laid out for the compiled loop: tables, and one flat buffer.
 
 Weights lie in *panels*, strips of columns as wide as the registers of a tile, so that the kernels
-stream through them without packing anything; rows begin on cache lines, and the batch is padded to
-whole tiles, so that there is no code for edges.  Users never see this: parameters are packed in
+stream through them without packing anything; panels begin on cache lines, and the batch is padded
+to whole tiles, so that there is no code for edges.  Users never see this: parameters are packed in
 and unpacked into their own plain arrays.
 """
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fastbp._memory import CACHE_LINE
+from fastbp._memory import CACHE_LINE, round_up
 from fastbp.kernels import tables
 from fastbp.kernels.gemm import CODES, THIN, TILE_ROWS, columns_of
 from fastbp.kernels.simd import lanes
@@ -202,10 +202,11 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
     panels = plan.net("train").panels
     for i, layer in enumerate(plan.layers):
         K, N = layer[tables.INPUTS], layer[tables.OUTPUTS]
+        rows = round_up(K, TILE_ROWS)  # whole tiles are written
         for p in panels[layer[tables.FIRST] : layer[tables.LAST]]:
-            pieces.append((p[tables.START], p[tables.START] + K * p[tables.ROW]))
+            pieces.append((p[tables.START], p[tables.START] + rows * p[tables.ROW]))
             if p[tables.THIN_START]:
-                pieces.append((p[tables.THIN_START], p[tables.THIN_START] + K * THIN))
+                pieces.append((p[tables.THIN_START], p[tables.THIN_START] + rows * THIN))
         for p in panels[layer[tables.BACK_FIRST] : layer[tables.BACK_LAST]]:
             pieces.append((p[tables.START], p[tables.START] + N * p[tables.ROW]))
         pieces.append((layer[tables.BIAS], layer[tables.BIAS] + layer[tables.WIDTH]))
@@ -219,16 +220,22 @@ def test_nothing_lies_on_top_of_anything_else(sizes, dtype):
     assert plan.state.size == 2 * plan.parameters
 
 
-@pytest.mark.parametrize("sizes", [(20, 30, 10), (784, 512, 256, 10)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(20, 30, 10), (784, 512, 256, 10), (784, 50, 10), (80, 178, 33, 5)], ids=str
+)
 @by_dtype
 def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
     plan = Plan(sizes, "relu", dtype, 100, slots=1)
     net = plan.net("train")
     begin, size = net.sizes[tables.SCRATCH], net.sizes[tables.SCRATCH_SIZE]
-    assert size >= tables.GROUP * net.panels[:, tables.ROW].max()
+    thin = np.where(net.panels[:, tables.THIN_START] > 0, THIN, 0)
+    widest = (net.panels[:, tables.ROW] + thin).max()
+    turned = net.sizes[tables.TURNED]
+    assert turned >= max(tables.GROUP, np.diff(plan.segment_edges()).max()) * widest
+    assert not thin.any() or size - turned >= THIN * sizes[0]
     assert begin + tables.MAX_THREADS * size <= plan.buffer.size
     zeros = net.sizes[tables.ZEROS]
-    assert not plan.buffer[zeros : zeros + net.panels[:, tables.ROW].max()].any()
+    assert not plan.buffer[zeros : zeros + widest].any()
     places = tables.COLUMN_ROWS * (1 + net.sizes[tables.MASKS])
     assert tables.HALVES * places <= net.columns.size
     assert 64 * net.sizes[tables.MASKS] >= np.diff(plan.segment_edges()).max()

@@ -157,6 +157,7 @@ def update(
                 update_thin(net, layer, panel, result, to_thin, factor, x_rows, g, stop, B, thread)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 start, gradient, width = weights, to, row
+                # In one place: each call is compiled into this function.
                 for _ in range(2 if thin else 1):
                     apply_rule_at(
                         net.rule, buffer, state, rule, start, net.sizes[PARAMETERS] + start,

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import os
 import re
 import sys
@@ -38,7 +37,7 @@ from numba.np.ufunc import parallel as _pool
 
 from .._interrupt import Answered
 from .cache import KernelCache, cache_folder
-from .parts import PartCompiler
+from .parts import KernelCompiler, PartCompiler
 
 __all__ = [
     "EXACT_FLAGS",
@@ -121,6 +120,7 @@ def kernel(
 
     def decorate(function: Function) -> Function:
         options = {"nogil": True, "error_model": "numpy", "fastmath": set(flags), "_nrt": False}
+        options |= {"pipeline_class": KernelCompiler}
         if not JIT_DISABLED:  # without an entry from C, where nobody is
             options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": by_address}
         compiled = numba.njit(function, parallel=parallel, **options)
@@ -136,30 +136,20 @@ def kernel(
 
 
 class _Compilations(event.Listener):  # type: ignore[misc]
-    """What is so while a kernel is compiled.
-
-    Ctrl-C is answered, and the kernel not kept.  And Python does not look for garbage: of the
-    millions of objects nearly all are needed to the end, and to look at them again and again took
-    an eighth of the time of a first step.
-    """
+    """Sees to it that Ctrl-C while a kernel is compiled is answered, and the kernel not kept."""
 
     def __init__(self) -> None:
-        # One within the other: there is a lock around all.  The second says whether garbage was
-        # looked for before.
-        self._running: list[tuple[Answered, bool]] = []
+        self._running: list[Answered] = []  # one within the other: there is a lock around all
 
     def on_start(self, event: Any) -> None:
-        self._running.append((Answered(), gc.isenabled()))
+        self._running.append(Answered())
         # Of everybody's code in this process; a lifted loop, for one, has no cache.
         dispatcher = (event.data or {}).get("dispatcher")
         if isinstance(getattr(dispatcher, "_cache", None), KernelCache):
-            self._running[-1][0].__enter__()
-            gc.disable()
+            self._running[-1].__enter__()
 
     def on_end(self, event: Any) -> None:
-        if self._running[-1][1]:
-            gc.enable()
-        self._running.pop()[0].__exit__()
+        self._running.pop().__exit__()
 
 
 event.register("numba:compile", _Compilations())

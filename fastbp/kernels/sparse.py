@@ -47,9 +47,9 @@ from .gemm import CODES, THIN, vectors_of, widths_of
 from .jit import JIT_DISABLED, intrinsic
 from .simd import MASK_BITS
 
-# Added to the code of a panel of whole vectors with thin columns apart.
+# Added to the code of a panel of whole vectors, fewer than a tile's, with thin columns apart.
 WITH_THIN = CODES.stop
-WITH_THIN_CODES = tuple(code + WITH_THIN for code in CODES if code % 2 == 0)
+WITH_THIN_CODES = tuple(code + WITH_THIN for code in CODES[:-1] if code % 2 == 0)
 
 
 def _widths_of(code: int, itemsize: int) -> tuple[list[int], bool]:

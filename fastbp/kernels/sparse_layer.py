@@ -194,6 +194,7 @@ def update_sparse(
                 add_by_rows(net, data, rows, begin, B, p, r, result, origin, origin_apart, ahead)
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 start, gradient, width = weights, to, stride
+                # In one place: each call is compiled into this function.
                 for _ in range(2 if thin else 1):
                     apply_rule_at(
                         net.rule, buffer, state, rule, start, net.sizes[PARAMETERS] + start,

@@ -613,10 +613,13 @@ print(json.dumps(found))
 def test_garbage_is_not_looked_for_while_a_kernel_is_compiled(tmp_path):
     # A kernel is what stands in the package's folder: as if this script did.
     script = "__name__ = 'fastbp.kernels.other'\n" + COLLECTED
-    before, user, off_before, off_user = python(script, FASTBP_CACHE_DIR=str(tmp_path))
-    assert before == [[False, False], True]
-    assert user == [[True], True]
-    assert off_before[1] is off_user[1] is False
+    for where in {"FASTBP_CACHE_DIR": str(tmp_path)}, {"FASTBP_CACHE": "0"}:
+        kernel, user, kernel_while_off, user_while_off = python(script, **where)
+        assert kernel == [[True, False], True]  # the kernel is not begun yet, the part is within it
+        assert user == [[True], True]
+        assert not any(kernel_while_off[0])
+        assert not kernel_while_off[1]
+        assert user_while_off == [[False], False]
 
 
 # A loop that chooses between arrays: what Numba would count references in.

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from fastbp.kernels.gemm import CODES, THIN, columns_of
-from fastbp.kernels.sparse import WITH_THIN, add_columns, add_to_rows, sum_nonzeros, sum_rows
+from fastbp.kernels.sparse import (
+    WITH_THIN,
+    WITH_THIN_CODES,
+    add_columns,
+    add_to_rows,
+    sum_nonzeros,
+    sum_rows,
+)
 
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 coded_or_not = pytest.mark.parametrize("coded", [False, True], ids=["values", "codes"])
@@ -14,7 +21,7 @@ COLUMNS = [[], [0], [63], [64], [0, 1, 63], [5, 64, 191], [191], [63, 127, 191],
 
 
 # Every width there is, with and without thin columns apart.
-ALL_CODES = [*CODES, *(code + WITH_THIN for code in CODES if code % 2 == 0)]
+ALL_CODES = [*CODES, *WITH_THIN_CODES]
 
 
 @numba.njit
