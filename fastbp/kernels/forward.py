@@ -9,7 +9,7 @@ import numpy as np
 
 from .ahead import prefetch_rows, rows_in_advance
 from .exp import exp_nonpositive, logistic
-from .gemm import DOTS_CODE, TILE_ROWS, columns_of_code, tile_at
+from .gemm import DOTS_CODE, SINGLE, TILE_ROWS, columns_of_code, tile_at
 from .jit import inlined, part
 from .rows import row_max, row_sum
 from .simd import address_of, prefetch, row_of, view
@@ -88,9 +88,10 @@ def gather(
 
 @part
 def forward(
-    net: Any, l: int, halves: bool, half: int, n0: int, n1: int, p0: int, p1: int, thread: int
-) -> None:
-    """``h = activation(x @ W + b)`` for rows n0 to n1 and panels p0 to p1.
+    net: Any, l: int, B: int, halves: bool, half: int, n0: int, n1: int, p0: int, p1: int,
+    thread: int,
+) -> None:  # fmt: skip
+    """``h = activation(x @ W + b)`` for rows n0 to n1 of a batch of B, and panels p0 to p1.
 
     Or, of the first layer, the sums over one half of the inputs, the first with the bias: with two
     threads each core has its half of x and of W, and neither ever moves: only the sums do.  One
@@ -114,7 +115,8 @@ def forward(
             at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
             if l == 0 and p == p0 and n >= fetched:
                 prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, n1), k0, k1)
-            multiply(net, panel, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
+            tile = panel[CODE] + (SINGLE if n == B - 1 else 0)
+            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
             # Padding too: nobody reads it.
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID and not halves else 0):
                 row = at + i * layer[H_ROW]
@@ -123,15 +125,15 @@ def forward(
 
 @inlined
 def multiply(
-    net: Any, panel: Any, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int, least: Any,
-    thread: int,
+    net: Any, panel: Any, tile: int, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int,
+    least: Any, thread: int,
 ) -> None:  # fmt: skip
     """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
     buffer = net.buffer
     one, fetched = buffer.dtype.type(1), address_of(buffer, h)
     tile_at(
         net.tile,
-        panel[CODE],
+        tile,
         buffer, h, h_row,
         x_rows, k0,
         buffer, panel[START] + k0 * panel[ROW], panel[ROW], 0, k1 - k0,

@@ -73,6 +73,9 @@ THIN_CODE = 2 * TRANSPOSED  # of one vector
 THIN_CODES = range(THIN_CODE, THIN_CODE + THIN_VECTORS)
 # TILE_ROWS rows and THIN columns, of THIN rows of B: products along whole registers.
 DOTS_CODE = THIN_CODES.stop
+# Added to a code for a tile of one row, where no more are left: of a batch of one the other five
+# would take half of the time of a step.
+SINGLE = 3 * TRANSPOSED
 
 
 def columns_of(code: int, itemsize: int) -> int:
@@ -89,6 +92,8 @@ def columns_of_code(code: int, array: Any) -> int:
 
 def rows_of(code: int) -> int:
     """Return the number of rows of a tile."""
+    if code > SINGLE:
+        return 1
     return THIN if code in THIN_CODES else TILE_ROWS
 
 
@@ -147,7 +152,7 @@ def _write_tile(
         ]
         for row in C0.tile(len(rows), widths)
     ]
-    transposed = code > TRANSPOSED
+    transposed = TRANSPOSED < code < SINGLE
     rows_of_a = [] if transposed else [A.row_at(simd.constant(i)) for i in rows]
 
     before = builder.block
@@ -233,8 +238,8 @@ def _tile(
         others = K, begin, scale, least, ahead, ahead_too, ahead_step
         finish = builder.append_basic_block("finish")
         switch = builder.switch(code, finish)
-        transposed = [code + TRANSPOSED for code in CODES]
-        for value in (*CODES, *transposed, *THIN_CODES, DOTS_CODE):
+        others_of_a_width = [code + other for other in (TRANSPOSED, SINGLE) for code in CODES]
+        for value in (*CODES, *others_of_a_width, *THIN_CODES, DOTS_CODE):
             block = builder.append_basic_block(f"code{value}")
             switch.add_case(simd.constant(value), block)
             builder.position_at_end(block)
@@ -272,9 +277,10 @@ def tile(
     Parameters
     ----------
     code : int
-        The columns, as ``code_of`` gives them, with TRANSPOSED added where A is; one of
-        THIN_CODES, of THIN rows, with A transposed; or DOTS_CODE: then B has a row of K numbers for
-        each of THIN columns, and the sums begin from one row, unscaled.
+        The columns, as ``code_of`` gives them, with TRANSPOSED added where A is, or SINGLE for one
+        row instead of TILE_ROWS; one of THIN_CODES, of THIN rows, with A transposed; or DOTS_CODE:
+        then B has a row of K numbers for each of THIN columns, and the sums begin from one row,
+        unscaled.
     C, c, c_row
         The result.
     a_rows, a
@@ -330,7 +336,7 @@ def _tile_in_numpy(
         addresses = simd.view_at(np.empty(0, np.int64), table, count)
         return np.array([simd.view_at(C, at + offset * size, columns) for at in addresses])
 
-    if code > TRANSPOSED and code != DOTS_CODE:
+    if TRANSPOSED < code < DOTS_CODE:
         factor = rows_at(a_rows, K, a, rows).reshape(K, rows).T
     else:
         factor = rows_at(a_rows, rows, a, K)

@@ -135,7 +135,7 @@ def _region(
             elif what == SQUARES:
                 sum_squares(net, l, k0, k1)
             elif what == FORWARD:
-                forward(net, l, division == BY_INPUTS, half, n0, n1, p0, p1, thread)
+                forward(net, l, B, division == BY_INPUTS, half, n0, n1, p0, p1, thread)
             elif what == JOIN:
                 join_halves(net, l, n0, n1)
             elif what in (LOSS, MEASURE):

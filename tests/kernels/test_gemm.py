@@ -10,6 +10,7 @@ from fastbp.kernels import simd
 from fastbp.kernels.gemm import (
     CODES,
     DOTS_CODE,
+    SINGLE,
     THIN,
     THIN_CODE,
     THIN_CODES,
@@ -228,6 +229,33 @@ class TestBits:
         np.testing.assert_array_equal(product(code, A, B, begin, transposed=True)[1], straight)
 
 
+# --- one row -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("K", [0, 1, 7, 100])
+@by_code
+@by_dtype
+def test_a_tile_of_one_row_is_the_product_and_writes_no_other(dtype, code, K):
+    A, B, begin = factors(code + SINGLE, K, dtype)
+    around, C = product(code + SINGLE, A, B, begin[0], least=0.0)
+    assert C.shape == (1, columns_of(code, C.itemsize))
+    wide_A, wide_B, first = (factor.astype(np.float64) for factor in (A, B, begin[0]))
+    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(first)
+    assert_rounded(C, np.maximum(wide_A @ wide_B + first, 0.0), magnitude)
+    C[...] = np.nan
+    assert np.isnan(around).all()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="NumPy's product adds in an order of its own")
+@by_code
+@by_dtype
+def test_a_tile_of_one_row_has_the_bits_of_any_other(dtype, code):
+    A, B, begin = factors(code, 100, dtype)
+    _, expected = product(code, A, B, begin[0])
+    _, C = product(code + SINGLE, A[3:4], B, begin[0])
+    np.testing.assert_array_equal(C, expected[3:4])
+
+
 # --- thin columns --------------------------------------------------------------------------------
 
 by_thin_code = pytest.mark.parametrize("code", THIN_CODES)
@@ -334,7 +362,8 @@ def test_a_tile_and_what_it_multiplies_fit_into_the_registers():
 
 
 def test_every_tile_has_a_code_of_its_own():
-    codes = [*CODES, *(code + TRANSPOSED for code in CODES), *THIN_CODES, DOTS_CODE]
+    widths = [code + other for other in (0, TRANSPOSED, SINGLE) for code in CODES]
+    codes = [*widths, *THIN_CODES, DOTS_CODE]
     assert len(set(codes)) == len(codes)
     assert 0 not in codes
 
