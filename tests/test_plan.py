@@ -232,7 +232,9 @@ def test_every_thread_has_scratch_memory_inside_the_buffer(sizes, dtype):
     widest = (net.panels[:, tables.ROW] + thin).max()
     turned = net.sizes[tables.TURNED]
     assert turned >= max(tables.GROUP, np.diff(plan.segment_edges()).max()) * widest
-    assert not thin.any() or size - turned >= THIN * sizes[0]
+    for layer in plan.layers:
+        if thin[layer[tables.FIRST] : layer[tables.LAST]].any():
+            assert size - turned >= THIN * layer[tables.INPUTS]
     assert begin + tables.MAX_THREADS * size <= plan.buffer.size
     zeros = net.sizes[tables.ZEROS]
     assert not plan.buffer[zeros : zeros + widest].any()

@@ -128,7 +128,10 @@ def multiply(
     net: Any, panel: Any, tile: int, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int,
     least: Any, thread: int,
 ) -> None:  # fmt: skip
-    """``h = max(least, begin + x @ W)`` for TILE_ROWS rows, inputs k0 to k1 and a panel of W."""
+    """``h = max(least, begin + x @ W)`` for a tile's rows, inputs k0 to k1 and a panel of W.
+
+    The thin columns for TILE_ROWS rows, of which nobody reads those behind the batch.
+    """
     buffer = net.buffer
     one, fetched = buffer.dtype.type(1), address_of(buffer, h)
     tile_at(

@@ -73,8 +73,8 @@ THIN_CODE = 2 * TRANSPOSED  # of one vector
 THIN_CODES = range(THIN_CODE, THIN_CODE + THIN_VECTORS)
 # TILE_ROWS rows and THIN columns, of THIN rows of B: products along whole registers.
 DOTS_CODE = THIN_CODES.stop
-# Added to a code for a tile of one row, where no more are left: of a batch of one the other five
-# would take half of the time of a step.
+# Added to a code for a tile of one row, where no more are left: with all six a step of one example
+# takes a sixth more.
 SINGLE = 3 * TRANSPOSED
 
 

@@ -21,7 +21,8 @@ masks say: squares of 64 x 64 bits are transposed in registers, 64 columns of 64
 The values need no second list: columns are walked in ascending order, so an example's next value is
 the next in its row.  Two columns are walked together, over the examples that have a number in one
 of them, as most have in both: each row of D is loaded once for two, and while one sum waits for its
-last addition the other goes on.  Both ways sum in the order of the examples.
+last addition the other goes on.  Both ways sum in the order of the examples, and give the same bits
+for finite D: a number that is not there is one of 0, which leaves all but the sign of a zero.
 
 Of B, or of C in the update by columns, one or two columns may lie apart, as :mod:`.thin` says.
 

@@ -366,6 +366,7 @@ def test_every_tile_has_a_code_of_its_own():
     codes = [*widths, *THIN_CODES, DOTS_CODE]
     assert len(set(codes)) == len(codes)
     assert 0 not in codes
+    assert DOTS_CODE < SINGLE < min(code for code in widths if code > DOTS_CODE)
 
 
 # --- the machine code ----------------------------------------------------------------------------
