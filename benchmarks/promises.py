@@ -62,6 +62,9 @@ for row in x:
     row[:] = rng.integers(1, 256, 784) / np.float32(255)
     row[rng.random(784) < {zeros}] = 0
 def peak():
+    if sys.platform == "linux":  # where getrusage also knows what the parent had, before the exec
+        lines = open("/proc/self/status").read().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def train(x, t):
