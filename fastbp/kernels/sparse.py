@@ -158,7 +158,7 @@ def _for_each_code(
 ) -> None:  # fmt: skip
     """Write the same loop for codes; the columns are the bits of masks, one for each place.
 
-    It moves addresses on instead of counting: fewer registers are used.
+    It moves addresses of masks and codes on instead of counting: fewer registers are used.
     """
     builder = emit.builder
     zero, one = simd.constant(0), simd.constant(1)

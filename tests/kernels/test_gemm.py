@@ -120,6 +120,13 @@ def assert_rounded(actual, expected, magnitude):
     assert (np.abs(actual - expected) <= bound).all()
 
 
+def assert_is_product(C, A, B, first, least=-np.inf):
+    """Compare with ``max(least, first + A @ B)`` in float64."""
+    A, B, first = (factor.astype(np.float64) for factor in (A, B, first))
+    magnitude = np.abs(A) @ np.abs(B) + np.abs(first)
+    assert_rounded(C, np.maximum(A @ B + first, least), magnitude)
+
+
 BEGINNINGS = {
     "zeros": (lambda begin: np.zeros_like(begin[0]), 1.0),
     "a row for all": (lambda begin: begin[0], 1.0),
@@ -138,9 +145,7 @@ def test_a_tile_is_the_product_and_what_it_begins_from(dtype, code, K, beginning
     choose, scale = BEGINNINGS[beginning]
     begin = choose(begin)
     _, C = product(code, A, B, begin, scale, transposed)
-    wide_A, wide_B, first = A.astype(np.float64), B.astype(np.float64), scale * begin.astype(float)
-    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(first)
-    assert_rounded(C, wide_A @ wide_B + first, magnitude)
+    assert_is_product(C, A, B, scale * begin.astype(np.float64))
 
 
 @pytest.mark.parametrize("K", [0, 1, 7])
@@ -239,9 +244,7 @@ def test_a_tile_of_one_row_is_the_product_and_writes_no_other(dtype, code, K):
     A, B, begin = factors(code + SINGLE, K, dtype)
     around, C = product(code + SINGLE, A, B, begin[0], least=0.0)
     assert C.shape == (1, columns_of(code, C.itemsize))
-    wide_A, wide_B, first = (factor.astype(np.float64) for factor in (A, B, begin[0]))
-    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(first)
-    assert_rounded(C, np.maximum(wide_A @ wide_B + first, 0.0), magnitude)
+    assert_is_product(C, A, B, begin[0], least=0.0)
     C[...] = np.nan
     assert np.isnan(around).all()
 
@@ -271,9 +274,7 @@ def test_a_thin_tile_is_the_product_of_columns_and_rows_anywhere(dtype, code, K,
     begin = choose(begin)
     around, C = product(code, A, B, begin, scale)
     assert C.shape == (THIN, (code - THIN_CODE + 1) * simd.lanes(C.itemsize))
-    wide_A, wide_B, first = A.astype(np.float64), B.astype(np.float64), scale * begin.astype(float)
-    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(first)
-    assert_rounded(C, wide_A @ wide_B + first, magnitude)
+    assert_is_product(C, A, B, scale * begin.astype(np.float64))
     C[...] = np.nan
     assert np.isnan(around).all()
 
@@ -298,9 +299,7 @@ def test_dots_are_the_product_for_every_end_of_a_row(dtype, K, least):
     rng = np.random.default_rng(K)
     A, B, begin = (rng.normal(size=s).astype(dtype) for s in ((TILE_ROWS, K), (K, THIN), (THIN,)))
     around, C = product(DOTS_CODE, A, B, begin, least=least)
-    wide_A, wide_B = A.astype(np.float64), B.astype(np.float64)
-    magnitude = np.abs(wide_A) @ np.abs(wide_B) + np.abs(begin)
-    assert_rounded(C, np.maximum(wide_A @ wide_B + begin, least), magnitude)
+    assert_is_product(C, A, B, begin, least)
     C[...] = np.nan
     assert np.isnan(around).all()
 
