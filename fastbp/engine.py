@@ -16,13 +16,13 @@ import numpy as np
 from . import threads as _threads
 from ._arrays import Array, as_kernel_array, is_finite
 from ._memory import aligned_zeros
-from .kernels import exchange, gemm, jit, sparse_layer, step, tables
+from .kernels import exchange, gemm, jit, sparse_layer, sparse_once, step, tables
 from .kernels import rule as rules
 from .kernels.arguments import ROOM, leave_arguments
 from .kernels.exchange import note_addresses
 from .kernels.meeting import YIELD, room_to_meet
 from .pace import Company, Pace
-from .plan import Plan
+from .plan import CONSECUTIVE, Plan
 
 # Multiply-adds of a batch from which a second thread is worth a try.  Of training, whose calls have
 # many batches: 3 us on one core.  Else threads may have to be woken for a single one: 20 us.
@@ -71,7 +71,7 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
-        self._nets: dict[tuple[str, bool, bool, bool], tables.Net] = {}
+        self._nets: dict[tuple[str, bool, bool, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
         self._one_batch = np.zeros(0, np.int64), np.zeros(2, np.int64)  # its rows and begins
@@ -138,12 +138,15 @@ class Engine:
         """Return the table of the program, and the addresses of the compiled loop's two parts."""
         sparse, decay = data.source == tables.SPARSE, rule.decay > 0
         steps = rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay)
-        key = kind, sparse, decay, steps
+        looks = sparse and data.x.size > 0  # at inputs as they come, not compressed
+        key = kind, sparse, looks, decay, steps
         net = self._nets.get(key)
         if net is None:
             net = self.plan.net(kind, sparse, decay)
             net = net._replace(tile=_address_of_tile(net.buffer))
-            if sparse:
+            if looks:
+                net = net._replace(once=_address_of_once(self.plan.dtype))
+            if sparse and not (looks and kind in CONSECUTIVE):
                 net = net._replace(sparse=_address_of_sparse(self.plan.dtype))
             if steps:
                 net = net._replace(rule=_address_of_rule(net, rule))
@@ -280,6 +283,11 @@ def _address_of_tile(buffer: Array) -> int:
 def _address_of_sparse(dtype: np.dtype[Any]) -> int:
     """Compile or load the work on sparse inputs for a type; returns where its code begins."""
     return _address(sparse_layer.operate_sparse, dtype, 0, dtype.type(1), *(0,) * 10)
+
+
+def _address_of_once(dtype: np.dtype[Any]) -> int:
+    """Compile or load the work on inputs looked at once for a type; returns where it begins."""
+    return _address(sparse_once.operate_once, dtype, 0, dtype.type(1), *(0,) * 6)
 
 
 def _address_of_rule(net: tables.Net, rule: tables.Rule) -> int:

@@ -46,6 +46,9 @@ THIN_INPUTS, THIN_LANES = 64, 8
 # cache would be cheaper to stream and lose more by their number: 24 kB took 15 % longer than this.
 RANGE_BYTES = 128 * 1024
 
+# Programs whose batches are consecutive examples, and which update nothing.
+CONSECUTIVE = ("predict", "measure")
+
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
@@ -176,6 +179,7 @@ class Plan:
             ),
             tile=0,  # these addresses are known once there is compiled code
             sparse=0,
+            once=0,
             rule=0,
             exchange=0,
         )
@@ -323,7 +327,7 @@ class Plan:
         zeros, ``decay`` for a loss with a weight decay.
         """
         L = len(self.sizes) - 1
-        consecutive = kind in ("predict", "measure")
+        consecutive = kind in CONSECUTIVE
         first = self._divisions(0)[0]
         if sparse:
             first = tables.BY_ROWS if consecutive else tables.BY_INPUTS

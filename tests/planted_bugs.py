@@ -776,6 +776,27 @@ BUGS = [
         "test_examples.py",
     ),
     Bug(
+        "once: the masks of the first panel are noted for no row but the first",
+        "kernels/sparse_once.py",
+        "if p == layer[FIRST]:",
+        "if p == layer[FIRST] and n == n0:",
+        "test_engine_network.py",
+    ),
+    Bug(
+        "once: rows of W are those of the first range",
+        "kernels/sparse_once.py",
+        "panel[START] + k0 * stride, panel[THIN_START] + k0 * THIN",
+        "panel[START], panel[THIN_START]",
+        "test_engine_network.py",
+    ),
+    Bug(
+        "once: the second half of the inputs begins with the bias, too",
+        "kernels/sparse_layer.py",
+        "if half == 0 else net.sizes[ZEROS]",
+        "if half < 2 else net.sizes[ZEROS]",
+        "test_examples.py test_engine.py",
+    ),
+    Bug(
         "codes: the table of a piece is not that of the others",
         "examples.py",
         "if scale is not None and not encode(codes[begin:end], table, values[to], scale):",

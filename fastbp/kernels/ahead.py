@@ -3,7 +3,8 @@
 Examples lie anywhere, and nothing but the row numbers tells where the next one is: the processor
 has to be told.  The next batch is fetched during the update (:func:`.backward.update`), of a big
 one what a cache holds; its other rows while those before them are multiplied.  A batch of 4096
-images, whose 13 MB come from memory twice in a step, took half as long again without.
+images, whose 13 MB come from memory twice in a step, took half as long again without.  Predictions
+have no update: all their rows are fetched while others are multiplied.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from .jit import part
 from .simd import prefetch
-from .tables import LINE
+from .tables import LINE, OPERATION, UPDATE
 
 # Of the next batch so much is fetched in advance: as much as a second-level cache has.
 AHEAD_BYTES = 1024 * 1024
@@ -22,6 +23,12 @@ AHEAD_BYTES = 1024 * 1024
 def rows_in_advance(inputs: int, itemsize: int) -> int:
     """Return how many rows of the next batch are fetched during the update."""
     return AHEAD_BYTES // (inputs * itemsize)
+
+
+@part
+def has_update(net: Any) -> bool:
+    """Whether a program updates weights, and fetches the next batch meanwhile."""
+    return net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
 
 
 @part

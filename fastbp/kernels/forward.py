@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .ahead import prefetch_rows, rows_in_advance
+from .ahead import has_update, prefetch_rows, rows_in_advance
 from .exp import exp_nonpositive, logistic
 from .gemm import DOTS_CODE, SINGLE, TILE_ROWS, columns_of_code, tile_at
 from .jit import inlined, part
@@ -103,7 +103,8 @@ def forward(
     k1 = min(k1, K)
     to = sums_of_half(net, half) if halves else layer[H]
     least = buffer.dtype.type(0 if relu and not halves else -math.inf)
-    table, fetched = rows_of_inputs(layer, half), rows_in_advance(K, buffer.itemsize)
+    table = rows_of_inputs(layer, half)
+    fetched = rows_in_advance(K, buffer.itemsize) if has_update(net) else 0
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         h = to + panel[COLUMN]

@@ -1,37 +1,34 @@
-"""The first layer where most of its inputs are zero: batches compressed, forward, update."""
+"""The first layer where most of its inputs are zero: forward and update without them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .ahead import has_update
 from .arguments import arguments_at
 from .calls import call_at
-from .compress import compress_segment, note_nonzeros
 from .forward import sums_of_half
 from .gemm import THIN
 from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .panels import scale
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
-from .sparse import WITH_THIN, add_columns, add_to_rows, sum_nonzeros, sum_rows
+from .sparse import WITH_THIN, add_columns, add_to_rows, sum_rows
 from .tables import (
     BIAS,
     CODE,
     COLUMN,
     COLUMN_ROWS,
-    COMPRESS,
     DZ,
     EXAMPLES_AHEAD,
     FIRST,
     FORWARD,
     H_ROW,
-    INPUTS,
     KEEP,
     LAST,
     LINE,
     MASKS,
     NUMBERS_A_COLUMN,
-    OPERATION,
     PARAMETERS,
     ROW,
     SCRATCH,
@@ -59,12 +56,9 @@ def _operate_sparse(
     own, for those who have such inputs: compiling it takes half as long as the loop does.
     """
     net, data, rule, rows = arguments_at(arguments, one)
-    if what == COMPRESS:
-        if data.x.size:
-            compress_batch(net, data, rows, begin, n0, n1, r0, r1)
-    elif what == FORWARD:
+    if what == FORWARD:
         forward_sparse(net, data, rows, begin, n0, n1, r0, r1)
-    else:
+    elif what == UPDATE:
         update_sparse(net, data, rule, rows, begin, B, half, thread, step)
 
 
@@ -75,25 +69,22 @@ def forward_sparse(
     """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
 
     Over ranges r0 to r1 of the inputs: those of one half, or all.  The sums over each half are
-    joined later.  Inputs of which all are asked for, and which are not compressed, are looked at
-    once.
+    joined later.
     """
-    buffer, layer = net.buffer, row_of(net.layers, 0)
-    segments, words = data.edges.size - 1, net.sizes[MASKS]
-    once = data.x.size > 0 and r1 - r0 == segments
+    buffer, layer, words = net.buffer, row_of(net.layers, 0), net.sizes[MASKS]
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
-    updated = begin > 0 and net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
-    ahead = data.x.size == 0 and not updated
+    ahead = data.x.size == 0 and not (begin > 0 and has_update(net))
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
-        code, column, start, stride = code_of_panel(panel), panel[COLUMN], panel[START], panel[ROW]
-        thin = panel[THIN_START]
+        code, start, stride, thin = (
+            code_of_panel(panel),
+            panel[START],
+            panel[ROW],
+            panel[THIN_START],
+        )
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
-            half = int(2 * r >= segments)
-            begins = 2 * r == half * segments
-            to = sums_of_half(net, half) + column
-            bias = layer[BIAS] + column if half == 0 else net.sizes[ZEROS]
+            to, bias, begins = sums_over_range(net, data, panel, r)
             for n in range(n0, n1):
                 if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
@@ -101,16 +92,7 @@ def forward_sparse(
                 segment = segment_of(data, rows, begin, n, r)
                 h = to + n * h_row
                 h0 = bias if begins else h
-                if once:
-                    k0, k1, row = data.edges[r], data.edges[r + 1], rows[begin + n] * layer[INPUTS]
-                    if p == layer[FIRST]:
-                        note_nonzeros(data.masks, segment * words, data.x, row, k0, k1)
-                    used = (k1 - k0 + MASK_BITS - 1) // MASK_BITS
-                    sum_nonzeros(
-                        code, buffer, h, buffer, h0, data.masks, segment * words, used,
-                        data.x, row + k0, buffer, start + k0 * stride, stride, thin + k0 * THIN,
-                    )  # fmt: skip
-                elif data.codes.size:
+                if data.codes.size:
                     sum_rows(
                         code, buffer, h, buffer, h0, data.masks, segment * words, data.codes,
                         data.table, data.starts[segment], data.stops[segment],
@@ -122,31 +104,27 @@ def forward_sparse(
                         code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
                         data.starts[segment], data.stops[segment], buffer, start, stride, thin,
                     )  # fmt: skip
-    if data.labels.size:
-        for n in range(n0, n1):
-            prefetch(address_of(data.labels, rows[begin + n]))
+    prefetch_labels(data, rows, begin, n0, n1)
 
 
 @part
-def compress_batch(
-    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
-) -> None:
-    """Note what is not zero in rows n0 to n1 of the batch and ranges r0 to r1 of the inputs.
+def sums_over_range(net: Any, data: Any, panel: Any, r: int) -> tuple[int, int, bool]:
+    """Return where sums over range r of the inputs go, where a half's begin, and whether here.
 
-    The segments lie by their places in the batch, and each has room for all of its inputs.
+    They begin with the bias, those of the second half with zeros; else they go on where they are.
     """
-    D, segments = net.layers[0, INPUTS], data.edges.size - 1
-    words = net.sizes[MASKS]
-    for n in range(n0, n1):
-        source = rows[begin + n] * D
-        for r in range(r0, r1):
-            k0, k1, segment = data.edges[r], data.edges[r + 1], n * segments + r
-            p = n * D + k0
-            data.starts[segment] = p
-            data.stops[segment] = compress_segment(
-                data.columns, data.values, p, p + k1 - k0, data.masks, segment * words,
-                data.x, source, k0, k1,
-            )  # fmt: skip
+    segments = data.edges.size - 1
+    half = int(2 * r >= segments)
+    begin = net.layers[0, BIAS] + panel[COLUMN] if half == 0 else net.sizes[ZEROS]
+    return sums_of_half(net, half) + panel[COLUMN], begin, 2 * r == half * segments
+
+
+@part
+def prefetch_labels(data: Any, rows: Any, begin: int, n0: int, n1: int) -> None:
+    """Prefetch the labels of rows n0 to n1 of the batch, if there are any."""
+    if data.labels.size:
+        for n in range(n0, n1):
+            prefetch(address_of(data.labels, rows[begin + n]))
 
 
 @part

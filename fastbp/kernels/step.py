@@ -43,6 +43,7 @@ from .jit import (
 from .meeting import all_come, meet
 from .simd import row_of
 from .sparse_layer import operate_sparse_at
+from .sparse_once import operate_once_at
 from .tables import (
     BACK_FIRST,
     BACK_LAST,
@@ -89,6 +90,7 @@ def _region(
         operation = row_of(net.program, i)
         what, l, division = operation[OPERATION], operation[LAYER], operation[DIVISION]
         layer, B, segments = row_of(net.layers, l), end - begin, data.edges.size - 1
+        is_sparse = l == 0 and data.source == SPARSE
         for half in range(2):  # of the inputs, if these are divided; one thread does both
             n0, n1 = share(B, TILE_ROWS, 0, 1)
             k0, k1 = share(layer[INPUTS], TILE_ROWS, 0, 1)
@@ -120,7 +122,10 @@ def _region(
             bias = division == BY_PANELS or (thread == 0 and half == 0)
             if what == UPDATE and bias:
                 update_bias(net, rule, l, B, p0, p1, thread, step)
-            if l == 0 and data.source == SPARSE and what in (COMPRESS, FORWARD, UPDATE):
+            looks = what == COMPRESS or (what == FORWARD and division != BY_INPUTS)
+            if is_sparse and looks and data.x.size:
+                operate_once_at(net.once, arguments, one, begin, n0, min(n1, B), r0, r1, what)
+            elif is_sparse and what in (COMPRESS, FORWARD, UPDATE):
                 operate_sparse_at(
                     net.sparse, arguments, one, begin, B, n0, min(n1, B), r0, r1, half,
                     thread, step, what,

@@ -91,8 +91,8 @@ class Net(NamedTuple):
         over each half of the inputs, masks of a segment of sparse inputs, and where in the
         scratch of a thread thin columns lie, turned to rows
     tile : int - the address of the compiled tile of the matrix product
-    sparse : int - the address of the compiled work on inputs that are mostly zeros, or 0 where they
-        are not
+    sparse, once : int - the addresses of the compiled work on inputs that are mostly zeros, and on
+        those that are looked at once, or 0 where there are none
     rule, exchange : int - the addresses of the compiled step along a gradient in memory, and of the
         copies from and to users' arrays, or 0 where there is none
     """
@@ -110,6 +110,7 @@ class Net(NamedTuple):
     sizes: Any
     tile: int
     sparse: int
+    once: int
     rule: int
     exchange: int
 
@@ -184,7 +185,7 @@ TUPLES = (Net, Data, Rule)
 RULE = "Rule(int64, float64, float64, float64, float64, float64, int64, int64, float64)"
 NET = """Net(
     T[::1], T[::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], float64[:, ::1],
-    float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64, int64, int64)"""
+    float64[:, ::1], int64[::1], float64[:, ::1], int64[::1], int64, int64, int64, int64, int64)"""
 DATA = """Data(
     int64, T[:, ::1], uint8[:, ::1], uint16[::1], T[::1], uint8[::1], T[::1], int64[::1],
     int64[::1], int64[::1], int64[::1], int64[::1], T[:, ::1], T[:, ::1], int64[::1], int64[::1])"""

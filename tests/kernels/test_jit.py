@@ -573,7 +573,7 @@ def test_kernels_become_machine_code_and_parts_by_themselves_do_not(dense_step):
 def test_a_first_step_does_not_compile_what_only_others_need(dense_step):
     _, kernels, parts = dense_step
     assert "_region" in kernels
-    assert {"_operate_sparse", "_apply_rule", "_exchange"}.isdisjoint(kernels)
+    assert {"_operate_sparse", "_operate_once", "_apply_rule", "_exchange"}.isdisjoint(kernels)
     assert parts == []
 
 
@@ -661,7 +661,36 @@ def test_nobody_counts_references_to_arrays():
 def test_sparse_inputs_compile_the_work_on_them():
     _, kernels, parts = python(FIRST_STEP.replace("{least}", "0.9"), FASTBP_CACHE="0")
     assert {"_region", "_operate_sparse"} <= set(kernels)
+    assert "_operate_once" not in kernels
     assert "update_sparse" in parts
+
+
+# The kernels of sparse inputs that a process has compiled when a network was asked a single thing.
+SINGLE_CALL = """
+import json
+import numpy as np
+import fastbp
+from fastbp.kernels import jit
+
+x, t = np.random.default_rng(0).random((300, 300)), np.arange(300) % 10
+x *= x > 0.9
+network = fastbp.TwoLayerNet(300, 50, 10)
+network.{call}
+kernels = [k.__name__ for k, *_ in jit.KERNELS if k.signatures]
+print(json.dumps([name for name in kernels if name in ("_operate_sparse", "_operate_once")]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "kernels"),
+    [
+        ("predict(x)", {"_operate_once"}),
+        ("accuracy(x, t)", {"_operate_once"}),
+        ("gradient(x, t)", {"_operate_once", "_operate_sparse"}),
+    ],
+)
+def test_sparse_inputs_that_are_looked_at_once_compile_what_they_need(call, kernels):
+    assert set(python(SINGLE_CALL.replace("{call}", call), FASTBP_CACHE="0")) == kernels
 
 
 # A part reads behind the end of an array, in a process that checks bounds.

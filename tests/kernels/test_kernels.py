@@ -31,6 +31,7 @@ from fastbp.kernels import (
     sigmoid,
     softmax_loss,
     sparse_layer,
+    sparse_once,
     step,
     update,
 )
@@ -304,7 +305,8 @@ def test_a_kernel_writes_nothing_beside_its_arrays(name, shape, dtype):
 def test_every_kernel_is_in_the_table():
     for module in pkgutil.iter_modules(fastbp.kernels.__path__):
         importlib.import_module(f"fastbp.kernels.{module.name}")
-    files = scan, numerical, gemm, exchange, shell, compress, sparse_layer, rule, arguments, step
+    files = scan, numerical, gemm, exchange, shell, compress, rule, arguments, step
+    files += sparse_layer, sparse_once
     elsewhere = {m.__name__ for m in files}  # in test files of their own
     names = {kernel.__name__ for kernel, *_ in jit.KERNELS if kernel.__module__ not in elsewhere}
     assert names == set(CALLS)
