@@ -28,8 +28,8 @@ FORMS = (
     ((2, 2, 1), True, False),  # softmax_loss_backward
     ((2, 2, 2), True, False),  # softmax_loss_rows_backward
 )
-# Columns of the layout of arrays: numbers a row, and bytes a number.
-ITEMS, ITEMSIZE = range(2)
+# Columns of the layout of arrays: numbers a row, and bytes a number; and how many columns it has.
+ITEMS, ITEMSIZE, WIDTH = range(3)
 
 
 def form_of(signature: Any) -> int:
@@ -72,28 +72,24 @@ def _rows(builder: Any, place: Any, layout: Any, axes: int, start: Any, rows: An
 
 @intrinsic
 def _call(
-    typing: Any, code: Any, form: Any, places: Any, layout: Any, start: Any, stop: Any, number: Any
-) -> Any:
+    typing: Any, code: Any, form: Any, first: Any, second: Any, third: Any, layout: Any,
+    start: Any, stop: Any, number: Any,
+) -> Any:  # fmt: skip
     """Call the kernel at an address for some rows of arrays; returns what it does.
 
     The addresses go as integers, which every calling convention passes like pointers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, form, places, layout, start, stop, number = arguments
+        code, form, *places, layout_, start, stop, number = arguments
         rows = builder.sub(stop, start)
         result = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
         for place, (axes, takes, gives) in enumerate(FORMS):
             with builder.if_then(builder.icmp_signed("==", form, constant(place))):
                 words = []
                 for k, n in enumerate(axes):
-                    place, row = (
-                        data_pointer(context, builder, kind, array, constant(step * k))
-                        for kind, array, step in zip(
-                            signature.args[2:4], (places, layout), (1, ITEMSIZE + 1), strict=True
-                        )
-                    )
-                    words += _rows(builder, builder.load(place), row, n, start, rows)
+                    row = data_pointer(context, builder, layout, layout_, constant(WIDTH * k))
+                    words += _rows(builder, places[k], row, n, start, rows)
                 inputs = (types.intp,) * len(words) + (types.float64,) * takes
                 output = types.float64 if gives else types.none
                 kind = context.call_conv.get_function_type(output, inputs)
@@ -108,16 +104,16 @@ def _call(
         return builder.load(result)
 
     i = types.intp
-    return types.float64(i, i, places, layout, i, i, types.float64), generate
+    return types.float64(i, i, i, i, i, layout, i, i, types.float64), generate
 
 
 @kernel(
-    "float64[::1], int64, int64, int64[::1], int64[:, ::1], int64[::1], float64, int64",
+    "float64[::1], int64, int64, int64, int64, int64, int64[:, ::1], int64[::1], float64, int64",
     parallel=True,
 )
 def run_slices(
-    results: Any, code: int, form: int, places: Any, layout: Any, edges: Any, number: float,
-    threads: int,
+    results: Any, code: int, form: int, first: int, second: int, third: int, layout: Any,
+    edges: Any, number: float, threads: int,
 ) -> None:  # fmt: skip
     """Call a kernel once for each slice, on several threads.
 
@@ -126,7 +122,7 @@ def run_slices(
     results : (P,) float64 - overwritten with what the kernel returned for each, 0 for nothing
     code : int - the address of the compiled kernel
     form : int - its place in FORMS
-    places : (K,) int64 - where each array begins
+    first, second, third : int - where each array begins; 0 where there is no third
     layout : (K, 2) int64 - of each array: numbers a row, bytes a number
     edges : (P + 1,) int64 - the row where each slice begins, and where the last one ends
     number : float - the kernel's last argument, if its form has one
@@ -135,5 +131,6 @@ def run_slices(
     before = get_num_threads()
     set_num_threads(threads)
     for i in prange(results.size):
-        results[i] = _call(code, form, places, layout, edges[i], edges[i + 1], number)
+        start, stop = edges[i], edges[i + 1]
+        results[i] = _call(code, form, first, second, third, layout, start, stop, number)
     set_num_threads(before)
