@@ -103,8 +103,9 @@ def forward(
     k1 = min(k1, K)
     to = sums_of_half(net, half) if halves else layer[H]
     least = buffer.dtype.type(0 if relu and not halves else -math.inf)
-    table = rows_of_inputs(layer, half)
-    fetched = rows_in_advance(K, buffer.itemsize) if has_update(net) else 0
+    table, row_size = rows_of_inputs(layer, half), K * buffer.itemsize
+    in_order = not has_update(net)  # then examples are taken as they lie
+    fetched = 0 if in_order else rows_in_advance(K, buffer.itemsize)
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         h = to + panel[COLUMN]
@@ -114,10 +115,19 @@ def forward(
             turn_columns(net, panel, k0, k1, thread)
         for n in range(n0, n1, TILE_ROWS):
             at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
-            if l == 0 and p == p0 and n >= fetched:
+            ahead, ahead_step = address_of(buffer, at), 0
+            if l == 0 and p == p0 and in_order and not halves:
+                # The next tile's rows, or those of this thread in the next batch.
+                following = n + TILE_ROWS if n + TILE_ROWS < n1 else n0 + B
+                ahead = net.rows[table + n] + (following - n) * row_size
+                ahead_step = TILE_ROWS * buffer.itemsize
+            elif l == 0 and p == p0 and n >= fetched:
                 prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, n1), k0, k1)
             tile = panel[CODE] + (SINGLE if n == B - 1 else 0)
-            multiply(net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread)
+            multiply(
+                net, panel, tile, at, layer[H_ROW], x_rows, k0, k1, begin, least, thread, ahead,
+                ahead_step,
+            )  # fmt: skip
             # Padding too: nobody reads it.
             for i in range(TILE_ROWS if layer[ACTIVATION] == SIGMOID and not halves else 0):
                 row = at + i * layer[H_ROW]
@@ -127,21 +137,22 @@ def forward(
 @inlined
 def multiply(
     net: Any, panel: Any, tile: int, h: int, h_row: int, x_rows: int, k0: int, k1: int, begin: int,
-    least: Any, thread: int,
+    least: Any, thread: int, ahead: int, ahead_step: int,
 ) -> None:  # fmt: skip
     """``h = max(least, begin + x @ W)`` for a tile's rows, inputs k0 to k1 and a panel of W.
 
-    The thin columns for TILE_ROWS rows, of which nobody reads those behind the batch.
+    The thin columns for TILE_ROWS rows, of which nobody reads those behind the batch.  Meanwhile
+    what lies at ``ahead`` comes from memory, so many bytes for each input.
     """
     buffer = net.buffer
-    one, fetched = buffer.dtype.type(1), address_of(buffer, h)
+    one = buffer.dtype.type(1)
     tile_at(
         net.tile,
         tile,
         buffer, h, h_row,
         x_rows, k0,
         buffer, panel[START] + k0 * panel[ROW], panel[ROW], 0, k1 - k0,
-        buffer, begin, 0, one, least, fetched, fetched, 0,
+        buffer, begin, 0, one, least, ahead, ahead, ahead_step,
     )  # fmt: skip
     if panel[THIN_START]:
         turned, turned_row = turned_rows(net, thread)
@@ -152,7 +163,7 @@ def multiply(
             buffer, h + thin, h_row,
             x_rows, k0,
             buffer, turned, turned_row, 0, k1 - k0,
-            buffer, begin + thin, 0, one, least, fetched, fetched, 0,
+            buffer, begin + thin, 0, one, least, ahead, ahead, 0,
         )  # fmt: skip
 
 
