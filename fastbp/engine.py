@@ -71,7 +71,7 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         self.plan = Plan(sizes, activation, dtype, rows, slots)
-        self._nets: dict[tuple[str, bool, bool, bool, bool], tables.Net] = {}
+        self._nets: dict[tuple[str, bool, bool, bool, bool, bool], tables.Net] = {}
         self._threads = threads
         self._paces: dict[tuple[str, int, int, int, bool], Pace] = {}
         self._one_batch = np.zeros(0, np.int64), np.zeros(2, np.int64)  # its rows and begins
@@ -139,7 +139,8 @@ class Engine:
         sparse, decay = data.source == tables.SPARSE, rule.decay > 0
         steps = rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay)
         looks = sparse and data.x.size > 0  # at inputs as they come, not compressed
-        key = kind, sparse, looks, decay, steps
+        coded = data.codes.size > 0
+        key = kind, sparse, looks, coded, decay, steps
         net = self._nets.get(key)
         if net is None:
             net = self.plan.net(kind, sparse, decay)
@@ -147,7 +148,7 @@ class Engine:
             if looks:
                 net = net._replace(once=_address_of_once(self.plan.dtype))
             if sparse and not (looks and kind in CONSECUTIVE):
-                net = net._replace(sparse=_address_of_sparse(self.plan.dtype))
+                net = net._replace(sparse=_address_of_sparse(self.plan.dtype, coded))
             if steps:
                 net = net._replace(rule=_address_of_rule(net, rule))
             if kind == "gradient":
@@ -280,9 +281,10 @@ def _address_of_tile(buffer: Array) -> int:
     return _address(gemm.tile, buffer.dtype, *arguments)
 
 
-def _address_of_sparse(dtype: np.dtype[Any]) -> int:
+def _address_of_sparse(dtype: np.dtype[Any], coded: bool) -> int:
     """Compile or load the work on sparse inputs for a type; returns where its code begins."""
-    return _address(sparse_layer.operate_sparse, dtype, 0, dtype.type(1), *(0,) * 10)
+    kernel = sparse_layer.operate_codes if coded else sparse_layer.operate_values
+    return _address(kernel, dtype, 0, dtype.type(1), *(0,) * 10)
 
 
 def _address_of_once(dtype: np.dtype[Any]) -> int:

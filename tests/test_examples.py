@@ -137,6 +137,14 @@ def test_codes_have_the_bits_of_the_values(net, batch_size, dtype, density, monk
     assert not any(d.values.size or d.columns.size for d in kinds[:4])
 
 
+@pytest.mark.parametrize("makers", [(data, pixels), (pixels, data)])
+def test_one_training_may_have_inputs_with_codes_and_without(makers, monkeypatch):
+    (x, t), (other, labels) = (make(97, 7) for make in makers)
+    assert (codes_of(x).codes.size > 0) != (codes_of(other).codes.size > 0)
+    options = {"validation_data": (other, labels)}
+    agree(trained(x, t, **options), dense(monkeypatch, x, t, **options), 1e-8)
+
+
 @by_dtype
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix], ids=["array", "matrix"])
 def test_values_that_have_codes_come_back_to_the_bit(form, dtype):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numba.core import types
+
 from .ahead import has_update
 from .arguments import arguments_at
 from .calls import call_at
@@ -46,25 +49,43 @@ COLUMNS_A_CALL = 16
 LINES_AT_ONCE = 3
 
 
-def _operate_sparse(
+def _operate_codes(
     arguments: int, one: Any, begin: int, B: int, n0: int, n1: int, r0: int, r1: int, half: int,
     thread: int, step: int, what: int,
 ) -> None:  # fmt: skip
-    """Do one thread's share of one operation: rows n0 to n1, ranges r0 to r1 of the inputs.
+    """Do one thread's share of one operation on inputs that are kept as codes.
 
-    Of what was left at ``arguments``; ``one`` is any number of the network's type.  A kernel of its
-    own, for those who have such inputs: compiling it takes half as long as the loop does.
+    Rows n0 to n1 of the batch and ranges r0 to r1 of the inputs, of what was left at ``arguments``;
+    ``one`` is any number of the network's type.  A kernel of its own, for those who have such
+    inputs: compiling it takes a third as long as the loop does.
     """
+    operate(arguments, one, np.uint8(0), begin, B, n0, n1, r0, r1, half, thread, step, what)
+
+
+def _operate_values(
+    arguments: int, one: Any, begin: int, B: int, n0: int, n1: int, r0: int, r1: int, half: int,
+    thread: int, step: int, what: int,
+) -> None:  # fmt: skip
+    """Do one thread's share of one operation on inputs that are kept as they are: as above."""
+    operate(arguments, one, one, begin, B, n0, n1, r0, r1, half, thread, step, what)
+
+
+@part
+def operate(
+    arguments: int, one: Any, like: Any, begin: int, B: int, n0: int, n1: int, r0: int, r1: int,
+    half: int, thread: int, step: int, what: int,
+) -> None:  # fmt: skip
+    """Do what the two above say; ``like`` has the type of what is kept: here, and in all below."""
     net, data, rule, rows = arguments_at(arguments, one)
     if what == FORWARD:
-        forward_sparse(net, data, rows, begin, n0, n1, r0, r1)
+        forward_sparse(net, data, like, rows, begin, n0, n1, r0, r1)
     elif what == UPDATE:
-        update_sparse(net, data, rule, rows, begin, B, half, thread, step)
+        update_sparse(net, data, like, rule, rows, begin, B, half, thread, step)
 
 
 @part
 def forward_sparse(
-    net: Any, data: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
+    net: Any, data: Any, like: Any, rows: Any, begin: int, n0: int, n1: int, r0: int, r1: int
 ) -> None:
     """``x @ W`` of the first layer for rows n0 to n1, without the zeros of x.
 
@@ -74,6 +95,8 @@ def forward_sparse(
     buffer, layer, words = net.buffer, row_of(net.layers, 0), net.sizes[MASKS]
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     ahead = data.x.size == 0 and not (begin > 0 and has_update(net))
+    where = for_codes(like, data.masks, data.columns)
+    numbers, table = kept(data, like)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
         code, start, stride, thin = (
@@ -85,6 +108,7 @@ def forward_sparse(
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             to, bias, begins = sums_over_range(net, data, panel, r)
+            k0 = for_codes(like, data.edges[r], 0)
             for n in range(n0, n1):
                 if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
@@ -92,18 +116,11 @@ def forward_sparse(
                 segment = segment_of(data, rows, begin, n, r)
                 h = to + n * h_row
                 h0 = bias if begins else h
-                if data.codes.size:
-                    sum_rows(
-                        code, buffer, h, buffer, h0, data.masks, segment * words, data.codes,
-                        data.table, data.starts[segment], data.stops[segment],
-                        buffer, start + data.edges[r] * stride, stride,
-                        thin + data.edges[r] * THIN,
-                    )  # fmt: skip
-                else:
-                    sum_rows(
-                        code, buffer, h, buffer, h0, data.columns, 0, data.values, data.values,
-                        data.starts[segment], data.stops[segment], buffer, start, stride, thin,
-                    )  # fmt: skip
+                sum_rows(
+                    code, buffer, h, buffer, h0, where, for_codes(like, segment * words, 0),
+                    numbers, table, data.starts[segment], data.stops[segment],
+                    buffer, start + k0 * stride, stride, thin + k0 * THIN,
+                )  # fmt: skip
     prefetch_labels(data, rows, begin, n0, n1)
 
 
@@ -129,7 +146,8 @@ def prefetch_labels(data: Any, rows: Any, begin: int, n0: int, n1: int) -> None:
 
 @part
 def update_sparse(
-    net: Any, data: Any, rule: Any, rows: Any, begin: int, B: int, half: int, thread: int, step: int
+    net: Any, data: Any, like: Any, rule: Any, rows: Any, begin: int, B: int, half: int,
+    thread: int, step: int,
 ) -> None:  # fmt: skip
     """Gradient of the rows of W, the first, in one half of the inputs, and the step along it.
 
@@ -165,11 +183,13 @@ def update_sparse(
             if is_by_columns(data, rows, begin, B, r):
                 for n0 in range(0, B, COLUMN_ROWS):
                     add_by_columns(
-                        net, data, rows, begin, B, n0, p, r, thread, result, origin, origin_apart,
-                        ahead if n0 == 0 else 0,
+                        net, data, like, rows, begin, B, n0, p, r, thread, result, origin,
+                        origin_apart, ahead if n0 == 0 else 0,
                     )  # fmt: skip
             else:
-                add_by_rows(net, data, rows, begin, B, p, r, result, origin, origin_apart, ahead)
+                add_by_rows(
+                    net, data, like, rows, begin, B, p, r, result, origin, origin_apart, ahead
+                )
             if rule.kind > SGD or (rule.kind == KEEP and rule.decay > 0.0):
                 start, gradient, width = weights, to, stride
                 # In one place: each call is compiled into this function.
@@ -205,7 +225,7 @@ def is_by_columns(data: Any, rows: Any, begin: int, B: int, r: int) -> bool:
 
 @part
 def add_by_rows(
-    net: Any, data: Any, rows: Any, begin: int, B: int, p: int, r: int,
+    net: Any, data: Any, like: Any, rows: Any, begin: int, B: int, p: int, r: int,
     result: Any, origin: int, origin_apart: int, ahead: int,
 ) -> None:  # fmt: skip
     """Add what the batch gives to the gradient, example by example: panel p, range r of W.
@@ -215,30 +235,25 @@ def add_by_rows(
     layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
     code, stride, h_row = code_of_panel(panel), panel[ROW], layer[H_ROW]
     gradient, words = layer[DZ] + panel[COLUMN], net.sizes[MASKS]
+    where, k0 = for_codes(like, data.masks, data.columns), for_codes(like, data.edges[r], 0)
+    numbers, table = kept(data, like)
     for n in range(B):
         if ahead and begin + B + n < rows.size:
             soon = segment_of(data, rows, begin, B + n, r)
             prefetch_segments(data, soon, soon + ahead, words)
         segment = segment_of(data, rows, begin, n, r)
-        first, last = data.starts[segment], data.stops[segment]
         dz = gradient + n * h_row
-        if data.codes.size:
-            add_to_rows(
-                code, net.buffer, dz, net.buffer, dz, data.masks, segment * words, data.codes,
-                data.table, first, last, result, origin + data.edges[r] * stride, stride,
-                origin_apart + data.edges[r] * THIN,
-            )  # fmt: skip
-        else:
-            add_to_rows(
-                code, net.buffer, dz, net.buffer, dz, data.columns, 0, data.values, data.values,
-                first, last, result, origin, stride, origin_apart,
-            )  # fmt: skip
+        add_to_rows(
+            code, net.buffer, dz, net.buffer, dz, where, for_codes(like, segment * words, 0),
+            numbers, table, data.starts[segment], data.stops[segment],
+            result, origin + k0 * stride, stride, origin_apart + k0 * THIN,
+        )  # fmt: skip
 
 
 @part
 def add_by_columns(
-    net: Any, data: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int, thread: int,
-    result: Any, origin: int, origin_apart: int, ahead: int,
+    net: Any, data: Any, like: Any, rows: Any, begin: int, B: int, n0: int, p: int, r: int,
+    thread: int, result: Any, origin: int, origin_apart: int, ahead: int,
 ) -> None:  # fmt: skip
     """Add what some rows of the batch, from n0 on, give to the gradient: panel p, range r of W.
 
@@ -254,6 +269,7 @@ def add_by_columns(
     masks = places + COLUMN_ROWS
     n1 = min(n0 + COLUMN_ROWS, B)
     note_columns(net, data, rows, begin, n0, n1, r, places)
+    numbers, table = kept(data, like)
     asked, due, questions = 0, 0, 0
     if ahead:
         questions = min(B, rows.size - begin - B)
@@ -270,16 +286,10 @@ def add_by_columns(
                 prefetch_segments(data, soon, soon + ahead, words)
                 asked += 1
             C, apart, square = origin + k * stride, origin_apart + k * THIN, masks + k - k0
-            if data.codes.size:
-                add_columns(
-                    code, count, result, C, stride, apart, data.codes, data.table, net.columns,
-                    places, net.columns, square, net.buffer, dz, h_row,
-                )  # fmt: skip
-            else:
-                add_columns(
-                    code, count, result, C, stride, apart, data.values, data.values, net.columns,
-                    places, net.columns, square, net.buffer, dz, h_row,
-                )  # fmt: skip
+            add_columns(
+                code, count, result, C, stride, apart, numbers, table, net.columns, places,
+                net.columns, square, net.buffer, dz, h_row,
+            )  # fmt: skip
         masks += COLUMN_ROWS
 
 
@@ -344,7 +354,27 @@ def prefetch_lines(first: int, last: int) -> None:
     prefetch(last - 1)
 
 
-operate_sparse = kernel("int64, T" + ", int64" * 10, by_address=True)(_operate_sparse)
+@inlined
+def kept(data: Any, like: Any) -> tuple[Any, Any]:
+    """Return the numbers that are not zero, and the table of which they are codes, if they are."""
+    return for_codes(like, data.codes, data.values), for_codes(like, data.table, data.values)
+
+
+@intrinsic
+def for_codes(typing: Any, like: Any, these: Any, others: Any) -> Any:
+    """Return ``these`` where ``like`` is a code, else ``others``: decided while it is compiled."""
+    place = 1 if like == types.uint8 else 2
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.return_type, signature.args[place]
+        return context.cast(builder, arguments[place], kinds[1], kinds[0])
+
+    return (these, others)[place - 1](like, these, others), generate
+
+
+_SHARE = "int64, T" + ", int64" * 10
+operate_codes = kernel(_SHARE, by_address=True)(_operate_codes)
+operate_values = kernel(_SHARE, by_address=True)(_operate_values)
 
 
 @intrinsic
@@ -352,14 +382,17 @@ def operate_sparse_at(
     typing: Any, address: Any, arguments: Any, one: Any, begin: Any, B: Any, n0: Any, n1: Any,
     r0: Any, r1: Any, half: Any, thread: Any, step: Any, what: Any,
 ) -> Any:  # fmt: skip
-    """Call the compiled ``operate_sparse`` at an address."""
+    """Call one of the compiled kernels above at its address."""
     return call_at(arguments, one, begin, B, n0, n1, r0, r1, half, thread, step, what)
 
 
-def _operate_sparse_in_python(code: int, *arguments: Any) -> None:
-    """Do what the intrinsic does, where nothing is compiled."""
-    _operate_sparse(*arguments)
-
-
 if JIT_DISABLED:
-    operate_sparse_at = _operate_sparse_in_python
+
+    def for_codes(like: Any, these: Any, others: Any) -> Any:
+        """Return what the intrinsic does, where nothing is compiled."""
+        return these if isinstance(like, np.uint8) else others
+
+    def operate_sparse_at(code: int, arguments: Any, *share: Any) -> None:
+        """Do what the intrinsic does: the two kernels have no address here."""
+        _, data, *_ = arguments
+        (_operate_codes if data.codes.size else _operate_values)(arguments, *share)

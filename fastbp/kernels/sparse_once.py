@@ -34,7 +34,7 @@ def _operate_once(
 ) -> None:
     """Do one thread's share of one operation: rows n0 to n1, ranges r0 to r1 of the inputs.
 
-    ``arguments`` and ``one`` are as for :func:`.sparse_layer.operate_sparse`.
+    ``arguments`` and ``one`` are as for the kernels of :mod:`.sparse_layer`.
     """
     net, data, _, rows = arguments_at(arguments, one)
     if what == COMPRESS:
