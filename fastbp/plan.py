@@ -161,7 +161,7 @@ class Plan:
         self._room: dict[str, Array] = {}
         self._found: dict[int | None, list[tuple[str, Array, slice]]] = {}
         masks = self.masks_a_segment()
-        places = tables.COLUMN_ROWS * (1 + masks)
+        places = tables.COLUMN_ROWS * (1 + masks) + tables.APART
         self._net = tables.Net(
             self.buffer,
             self.state,

@@ -736,8 +736,8 @@ BUGS = [
     Bug(
         "sparse: two threads note columns in one place",
         "kernels/sparse_layer.py",
-        "places = thread * (1 + words)",
-        "places = 0 * (1 + words)",
+        "places = thread * (net.columns.size // HALVES)",
+        "places = 0 * (net.columns.size // HALVES)",
         "test_examples.py",
     ),
     Bug(
@@ -771,7 +771,7 @@ BUGS = [
     Bug(
         "codes: the segment's masks are those of the first example",
         "kernels/sparse_layer.py",
-        "h, buffer, h0, where, for_codes(like, segment * words, 0),",
+        "h, buffer, h0, where, for_bytes(like, segment * words, 0),",
         "h, buffer, h0, where, 0,",
         "test_examples.py",
     ),

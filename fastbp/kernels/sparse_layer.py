@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.core import types
 
 from .ahead import has_update
 from .arguments import arguments_at
 from .calls import call_at
 from .forward import sums_of_half
 from .gemm import THIN
-from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
+from .jit import JIT_DISABLED, for_bytes, inlined, intrinsic, kernel, part
 from .panels import scale
 from .rule import apply_rule_at
 from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
@@ -27,6 +26,7 @@ from .tables import (
     FIRST,
     FORWARD,
     H_ROW,
+    HALVES,
     KEEP,
     LAST,
     LINE,
@@ -95,7 +95,7 @@ def forward_sparse(
     buffer, layer, words = net.buffer, row_of(net.layers, 0), net.sizes[MASKS]
     # An update has fetched them already, and what was compressed a moment ago is in the cache.
     ahead = data.x.size == 0 and not (begin > 0 and has_update(net))
-    where = for_codes(like, data.masks, data.columns)
+    where = for_bytes(like, data.masks, data.columns)
     numbers, table = kept(data, like)
     for p in range(layer[FIRST], layer[LAST]):
         panel = row_of(net.panels, p)
@@ -108,7 +108,7 @@ def forward_sparse(
         h_row = layer[H_ROW]  # a local: what is loaded from a table is loaded again after a store
         for r in range(r0, r1):
             to, bias, begins = sums_over_range(net, data, panel, r)
-            k0 = for_codes(like, data.edges[r], 0)
+            k0 = for_bytes(like, data.edges[r], 0)
             for n in range(n0, n1):
                 if r == r0 and ahead:
                     soon = segment_of(data, rows, begin, min(n + EXAMPLES_AHEAD, n1 - 1), r)
@@ -117,7 +117,7 @@ def forward_sparse(
                 h = to + n * h_row
                 h0 = bias if begins else h
                 sum_rows(
-                    code, buffer, h, buffer, h0, where, for_codes(like, segment * words, 0),
+                    code, buffer, h, buffer, h0, where, for_bytes(like, segment * words, 0),
                     numbers, table, data.starts[segment], data.stops[segment],
                     buffer, start + k0 * stride, stride, thin + k0 * THIN,
                 )  # fmt: skip
@@ -235,7 +235,7 @@ def add_by_rows(
     layer, panel = row_of(net.layers, 0), row_of(net.panels, p)
     code, stride, h_row = code_of_panel(panel), panel[ROW], layer[H_ROW]
     gradient, words = layer[DZ] + panel[COLUMN], net.sizes[MASKS]
-    where, k0 = for_codes(like, data.masks, data.columns), for_codes(like, data.edges[r], 0)
+    where, k0 = for_bytes(like, data.masks, data.columns), for_bytes(like, data.edges[r], 0)
     numbers, table = kept(data, like)
     for n in range(B):
         if ahead and begin + B + n < rows.size:
@@ -244,7 +244,7 @@ def add_by_rows(
         segment = segment_of(data, rows, begin, n, r)
         dz = gradient + n * h_row
         add_to_rows(
-            code, net.buffer, dz, net.buffer, dz, where, for_codes(like, segment * words, 0),
+            code, net.buffer, dz, net.buffer, dz, where, for_bytes(like, segment * words, 0),
             numbers, table, data.starts[segment], data.stops[segment],
             result, origin + k0 * stride, stride, origin_apart + k0 * THIN,
         )  # fmt: skip
@@ -265,7 +265,7 @@ def add_by_columns(
     dz = layer[DZ] + panel[COLUMN] + n0 * h_row
     first, last = data.edges[r], data.edges[r + 1]
     words = net.sizes[MASKS]
-    places = thread * (1 + words) * COLUMN_ROWS
+    places = thread * (net.columns.size // HALVES)
     masks = places + COLUMN_ROWS
     n1 = min(n0 + COLUMN_ROWS, B)
     note_columns(net, data, rows, begin, n0, n1, r, places)
@@ -357,19 +357,7 @@ def prefetch_lines(first: int, last: int) -> None:
 @inlined
 def kept(data: Any, like: Any) -> tuple[Any, Any]:
     """Return the numbers that are not zero, and the table of which they are codes, if they are."""
-    return for_codes(like, data.codes, data.values), for_codes(like, data.table, data.values)
-
-
-@intrinsic
-def for_codes(typing: Any, like: Any, these: Any, others: Any) -> Any:
-    """Return ``these`` where ``like`` is a code, else ``others``: decided while it is compiled."""
-    place = 1 if like == types.uint8 else 2
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.return_type, signature.args[place]
-        return context.cast(builder, arguments[place], kinds[1], kinds[0])
-
-    return (these, others)[place - 1](like, these, others), generate
+    return for_bytes(like, data.codes, data.values), for_bytes(like, data.table, data.values)
 
 
 _SHARE = "int64, T" + ", int64" * 10
@@ -386,13 +374,11 @@ def operate_sparse_at(
     return call_at(arguments, one, begin, B, n0, n1, r0, r1, half, thread, step, what)
 
 
+def _operate_sparse_in_python(code: int, arguments: Any, *share: Any) -> None:
+    """Do what the intrinsic does, where nothing is compiled and no kernel has an address."""
+    _, data, *_ = arguments
+    (_operate_codes if data.codes.size else _operate_values)(arguments, *share)
+
+
 if JIT_DISABLED:
-
-    def for_codes(like: Any, these: Any, others: Any) -> Any:
-        """Return what the intrinsic does, where nothing is compiled."""
-        return these if isinstance(like, np.uint8) else others
-
-    def operate_sparse_at(code: int, arguments: Any, *share: Any) -> None:
-        """Do what the intrinsic does: the two kernels have no address here."""
-        _, data, *_ = arguments
-        (_operate_codes if data.codes.size else _operate_values)(arguments, *share)
+    operate_sparse_at = _operate_sparse_in_python

@@ -60,6 +60,9 @@ GROUP = 96
 BLOCK = 256
 # Rows of the batch whose non-zeros are looked for by columns: two masks of 64 bits.
 COLUMN_ROWS = 2 * MASK_BITS
+# Numbers, a page of them, between the masks of one thread and those of the next: when a thread
+# reads its own to the end, the processor goes on and fetches what the other is writing.
+APART = 512
 # Numbers of a column in COLUMN_ROWS rows, or in a smaller batch, from which the update by columns
 # is faster than by rows.
 NUMBERS_A_COLUMN = 5
