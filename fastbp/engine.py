@@ -138,16 +138,16 @@ class Engine:
         """Return the table of the program, and the addresses of the compiled loop's two parts."""
         sparse, decay = data.source == tables.SPARSE, rule.decay > 0
         steps = rule.kind > tables.SGD or (rule.kind == tables.KEEP and decay)
-        looks = sparse and data.x.size > 0  # at inputs as they come, not compressed
-        coded = data.codes.size > 0
-        key = kind, sparse, looks, coded, decay, steps
+        # Inputs that are looked at once come as they are; others without zeros, perhaps as codes.
+        once, coded = sparse and data.x.size > 0, data.codes.size > 0
+        key = kind, sparse, once, coded, decay, steps
         net = self._nets.get(key)
         if net is None:
             net = self.plan.net(kind, sparse, decay)
             net = net._replace(tile=_address_of_tile(net.buffer))
-            if looks:
+            if once:
                 net = net._replace(once=_address_of_once(self.plan.dtype))
-            if sparse and not (looks and kind in CONSECUTIVE):
+            if sparse and not (once and kind in CONSECUTIVE):
                 net = net._replace(sparse=_address_of_sparse(self.plan.dtype, coded))
             if steps:
                 net = net._replace(rule=_address_of_rule(net, rule))

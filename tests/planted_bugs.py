@@ -806,8 +806,8 @@ BUGS = [
     Bug(
         "codes are read by the kernel of values, if that came first",
         "engine.py",
-        "key = kind, sparse, looks, coded, decay, steps",
-        "key = kind, sparse, looks, decay, steps",
+        "key = kind, sparse, once, coded, decay, steps",
+        "key = kind, sparse, once, decay, steps",
         "test_examples.py",
     ),
     Bug(
@@ -995,8 +995,8 @@ BUGS = [
     Bug(
         "the weight decay of the first call counts for ever",
         "engine.py",
-        "key = kind, sparse, looks, coded, decay, steps",
-        "key = kind, sparse, looks, coded, steps",
+        "key = kind, sparse, once, coded, decay, steps",
+        "key = kind, sparse, once, coded, steps",
         "test_engine_network.py",
     ),
     Bug(

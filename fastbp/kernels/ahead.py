@@ -4,7 +4,7 @@ Examples lie anywhere, and nothing but the row numbers tells where the next one 
 has to be told.  The next batch is fetched during the update (:func:`.backward.update`), of a big
 one what a cache holds; its other rows while those before them are multiplied.  A batch of 4096
 images, whose 13 MB come from memory twice in a step, took half as long again without.  Predictions
-have no update: all their rows are fetched while others are multiplied.
+have no update, and their rows lie one behind the other: each tile fetches those of the next one.
 """
 
 from __future__ import annotations

@@ -103,9 +103,8 @@ def forward(
     k1 = min(k1, K)
     to = sums_of_half(net, half) if halves else layer[H]
     least = buffer.dtype.type(0 if relu and not halves else -math.inf)
-    table, row_size = rows_of_inputs(layer, half), K * buffer.itemsize
-    in_order = not has_update(net)  # then examples are taken as they lie
-    fetched = 0 if in_order else rows_in_advance(K, buffer.itemsize)
+    table, fetched = rows_of_inputs(layer, half), rows_in_advance(K, buffer.itemsize)
+    in_order = not (halves or has_update(net))  # then examples lie one behind the other
     for p in range(p0, p1):
         panel = row_of(net.panels, p)
         h = to + panel[COLUMN]
@@ -116,10 +115,10 @@ def forward(
         for n in range(n0, n1, TILE_ROWS):
             at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
             ahead, ahead_step = address_of(buffer, at), 0
-            if l == 0 and p == p0 and in_order and not halves:
+            if l == 0 and p == p0 and in_order:
                 # The next tile's rows, or those of this thread in the next batch.
                 following = n + TILE_ROWS if n + TILE_ROWS < n1 else n0 + B
-                ahead = net.rows[table + n] + (following - n) * row_size
+                ahead = net.rows[table + n] + (following - n) * K * buffer.itemsize
                 ahead_step = TILE_ROWS * buffer.itemsize
             elif l == 0 and p == p0 and n >= fetched:
                 prefetch_rows(net, table, n + TILE_ROWS, min(n + 2 * TILE_ROWS, n1), k0, k1)

@@ -122,8 +122,8 @@ def _region(
             bias = division == BY_PANELS or (thread == 0 and half == 0)
             if what == UPDATE and bias:
                 update_bias(net, rule, l, B, p0, p1, thread, step)
-            looks = what == COMPRESS or (what == FORWARD and division != BY_INPUTS)
-            if is_sparse and looks and data.x.size:
+            once = what == COMPRESS or (what == FORWARD and division != BY_INPUTS)
+            if is_sparse and once and data.x.size:
                 operate_once_at(net.once, arguments, one, begin, n0, min(n1, B), r0, r1, what)
             elif is_sparse and what in (COMPRESS, FORWARD, UPDATE):
                 operate_sparse_at(
