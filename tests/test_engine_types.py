@@ -65,6 +65,17 @@ def test_callbacks_may_change_values_but_not_layers():
         fit(network, *examples(), epochs=1, callbacks=[replace])
 
 
+@pytest.mark.parametrize(
+    "other", [None, "W1", np.zeros((3, 3)), np.zeros(0)], ids=["None", "text", "matrix", "empty"]
+)
+def test_a_callback_cannot_put_something_else_in_the_place_of_a_parameter(other):
+    def replace(report):
+        report.network.params["W1"] = other
+
+    with pytest.raises(RuntimeError, match="the shapes of the parameters"):
+        fit(net(), *examples(), epochs=1, callbacks=[replace])
+
+
 def test_what_a_callback_changed_stays_when_it_is_interrupted():
     def interrupt(report):
         report.network.params["W1"][...] = 7.0
