@@ -173,8 +173,10 @@ def _address(array: Array) -> int:
     """Return where an array begins, in 0.3 us; ``array.ctypes.data`` takes 1."""
     try:
         return _addressof(_from_buffer(array))  # type: ignore[arg-type]
-    except TypeError:  # only to be read: a result of a layer that its user has closed
-        return array.ctypes.data
+    except TypeError:
+        if not array.flags.c_contiguous:
+            raise
+        return array.ctypes.data  # only to be read: a result of a layer that its user has closed
 
 
 def _load(

@@ -452,6 +452,13 @@ BUGS = [
         PARALLEL,
     ),
     Bug(
+        "threads: an array with gaps counts as one without",
+        "parallel.py",
+        "        if not array.flags.c_contiguous:\n            raise\n",
+        "",
+        PARALLEL,
+    ),
+    Bug(
         "threads: each part is the first rows",
         "kernels/shell.py",
         "    place = builder.add(place, builder.mul(start, step))\n",

@@ -285,6 +285,16 @@ def test_any_form_of_a_big_array_is_taken(on):
         assert bits(*on(2, lambda form=form: through_layers(form, form))) == bits(*expected)
 
 
+def test_an_array_with_gaps_has_no_address():
+    array = np.zeros((4, 8))
+    assert parallel._address(array) == array.ctypes.data
+    array.flags.writeable = False
+    assert parallel._address(array) == array.ctypes.data
+    for gaps in (np.zeros((4, 8))[:, ::2], array[:, ::2]):
+        with pytest.raises(TypeError, match="underlying buffer"):
+            parallel._address(gaps)
+
+
 @needs_two
 def test_results_are_arrays_of_their_own(on):
     x = numbers(RELU_SIZE, np.float32)

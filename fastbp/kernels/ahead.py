@@ -4,7 +4,8 @@ Examples lie anywhere, and nothing but the row numbers tells where the next one 
 has to be told.  The next batch is fetched during the update (:func:`.backward.update`), of a big
 one what a cache holds; its other rows while those before them are multiplied.  A batch of 4096
 images, whose 13 MB come from memory twice in a step, took half as long again without.  Predictions
-have no update, and their rows lie one behind the other: each tile fetches those of the next one.
+and single gradients fetch nothing in advance; where their rows, which lie one behind the other, are
+not halved, each tile fetches those of the next one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def rows_in_advance(inputs: int, itemsize: int) -> int:
 
 @part
 def has_update(net: Any) -> bool:
-    """Whether a program updates weights, and fetches the next batch meanwhile."""
+    """Whether a program ends with the update, and fetches the next batch meanwhile."""
     return net.program[net.program.shape[0] - 1, OPERATION] == UPDATE
 
 

@@ -116,7 +116,7 @@ def forward(
             at, x_rows = h + n * layer[H_ROW], address_of(net.rows, table + n)
             ahead, ahead_step = address_of(buffer, at), 0
             if l == 0 and p == p0 and in_order:
-                # The next tile's rows, or those of this thread in the next batch.
+                # The next tile's rows, or this thread's in the next batch; of copies it is nothing.
                 following = n + TILE_ROWS if n + TILE_ROWS < n1 else n0 + B
                 ahead = net.rows[table + n] + (following - n) * K * buffer.itemsize
                 ahead_step = TILE_ROWS * buffer.itemsize
@@ -141,7 +141,7 @@ def multiply(
     """``h = max(least, begin + x @ W)`` for a tile's rows, inputs k0 to k1 and a panel of W.
 
     The thin columns for TILE_ROWS rows, of which nobody reads those behind the batch.  Meanwhile
-    what lies at ``ahead`` comes from memory, so many bytes for each input.
+    what lies at ``ahead`` comes from memory, ``ahead_step`` bytes further for each input.
     """
     buffer = net.buffer
     one = buffer.dtype.type(1)

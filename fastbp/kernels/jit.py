@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-import numpy as np
 from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -51,7 +50,6 @@ __all__ = [
     "cache_folder",
     "compile_all",
     "count_all",
-    "for_bytes",
     "get_num_threads",
     "has_fast_threads",
     "has_gil",
@@ -192,27 +190,6 @@ def scalar_part(single: Function, double: Function) -> Function:
 def intrinsic(function: Callable[..., Any]) -> Any:
     """Make a function that writes LLVM code into a piece other compiled functions can call."""
     return _numba_intrinsic(function)
-
-
-@intrinsic
-def for_bytes(typing: Any, like: Any, these: Any, others: Any) -> Any:
-    """Return ``these`` where ``like`` is a byte, else ``others``: decided while it is compiled."""
-    place = 1 if like == numba.types.uint8 else 2
-    kind = (these, others)[place - 1]
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return arguments[place]
-
-    return kind(like, these, others), generate
-
-
-def _for_bytes_in_python(like: Any, these: Any, others: Any) -> Any:
-    """Return what the intrinsic does, where nothing is compiled."""
-    return these if isinstance(like, np.uint8) else others
-
-
-if JIT_DISABLED:
-    for_bytes = _for_bytes_in_python
 
 
 def target_features() -> frozenset[str]:

@@ -28,8 +28,9 @@ FORMS = (
     ((2, 2, 1), True, False),  # softmax_loss_backward
     ((2, 2, 2), True, False),  # softmax_loss_rows_backward
 )
-# Columns of the layout of arrays: numbers a row, and bytes a number; and how many columns it has.
-ITEMS, ITEMSIZE, WIDTH = range(3)
+# Columns of the layout of arrays: numbers a row, and bytes a number.
+COLUMNS = 2
+ITEMS, ITEMSIZE = range(COLUMNS)
 
 
 def form_of(signature: Any) -> int:
@@ -84,11 +85,11 @@ def _call(
         code, form, *places, layout_, start, stop, number = arguments
         rows = builder.sub(stop, start)
         result = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
-        for place, (axes, takes, gives) in enumerate(FORMS):
-            with builder.if_then(builder.icmp_signed("==", form, constant(place))):
+        for which, (axes, takes, gives) in enumerate(FORMS):
+            with builder.if_then(builder.icmp_signed("==", form, constant(which))):
                 words = []
                 for k, n in enumerate(axes):
-                    row = data_pointer(context, builder, layout, layout_, constant(WIDTH * k))
+                    row = data_pointer(context, builder, layout, layout_, constant(COLUMNS * k))
                     words += _rows(builder, places[k], row, n, start, rows)
                 inputs = (types.intp,) * len(words) + (types.float64,) * takes
                 output = types.float64 if gives else types.none

@@ -255,6 +255,18 @@ def address_of(typing: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def for_bytes(typing: Any, like: Any, these: Any, others: Any) -> Any:
+    """Return ``these`` where ``like`` is a byte, else ``others``: decided while it is compiled."""
+    place = 1 if like == types.uint8 else 2
+    kind = (these, others)[place - 1]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return arguments[place]
+
+    return kind(like, these, others), generate
+
+
+@intrinsic
 def prefetch(typing: Any, address: Any) -> Any:
     """Ask the processor to bring a cache line into the second-level cache.
 
@@ -459,6 +471,10 @@ if JIT_DISABLED:
         )
         turned = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
         square[:] = np.ascontiguousarray(turned).view(np.int64).reshape(-1)
+
+    def for_bytes(like: Any, these: Any, others: Any) -> Any:
+        """Return what is asked for."""
+        return these if isinstance(like, np.uint8) else others
 
     def prefetch(address: int) -> None:
         """Do nothing: there is no compiled code to be in time for."""

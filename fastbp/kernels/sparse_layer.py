@@ -11,10 +11,10 @@ from .arguments import arguments_at
 from .calls import call_at
 from .forward import sums_of_half
 from .gemm import THIN
-from .jit import JIT_DISABLED, for_bytes, inlined, intrinsic, kernel, part
+from .jit import JIT_DISABLED, inlined, intrinsic, kernel, part
 from .panels import scale
 from .rule import apply_rule_at
-from .simd import MASK_BITS, address_of, prefetch, row_of, transpose_bits, view
+from .simd import MASK_BITS, address_of, for_bytes, prefetch, row_of, transpose_bits, view
 from .sparse import WITH_THIN, add_columns, add_to_rows, sum_rows
 from .tables import (
     BIAS,
@@ -66,7 +66,7 @@ def _operate_values(
     arguments: int, one: Any, begin: int, B: int, n0: int, n1: int, r0: int, r1: int, half: int,
     thread: int, step: int, what: int,
 ) -> None:  # fmt: skip
-    """Do one thread's share of one operation on inputs that are kept as they are: as above."""
+    """Do the same on inputs that are kept as numbers, with their columns."""
     operate(arguments, one, one, begin, B, n0, n1, r0, r1, half, thread, step, what)
 
 

@@ -543,7 +543,7 @@ x = np.random.default_rng(0).random((40, 100)) + 0.01
 x *= x > {least}
 fastbp.fit(fastbp.TwoLayerNet(100, 50, 10), x, np.arange(40) % 10, iterations=1, progress=False)
 
-from fastbp.kernels import backward, jit, sparse_layer, step
+from fastbp.kernels import backward, jit, sparse_layer, sparse_once, step
 
 engine = jit.cpu_target.target_context.codegen()._engine
 emitted = [
@@ -554,8 +554,9 @@ emitted = [
 kernels = [k.__name__ for k, *_ in jit.KERNELS if k.signatures]
 parts = [
     name
-    for name, f in vars(sparse_layer).items()
-    if getattr(f, "signatures", None) and f.py_func.__module__ == sparse_layer.__name__
+    for module in (sparse_layer, sparse_once)
+    for name, f in vars(module).items()
+    if getattr(f, "signatures", None) and f.py_func.__module__ == module.__name__
 ]
 print(json.dumps([emitted, kernels, parts]))
 """
