@@ -1,8 +1,8 @@
-"""The first layer where most inputs are zero and each is looked at once: nothing is compressed.
+"""The first layer where most inputs are zero and nobody has compressed them beforehand.
 
-Predictions skip zeros as they meet them.  A single gradient, whose update needs them once more,
-compresses its batch.  This is a kernel of its own: training never needs it, predictions nothing
-else of what :mod:`.sparse_layer` does, and it takes a second to compile.
+Predictions skip zeros as they meet them.  A single gradient, whose update needs its inputs once
+more, compresses its batch.  This is a kernel of its own: training never needs it, and predictions
+need no other of those in :mod:`.sparse_layer`, which take twice as long to compile.
 """
 
 from __future__ import annotations
